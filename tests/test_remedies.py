@@ -59,6 +59,5 @@ def test_options_of_groups_are_there() -> None:
     ]
     assert len(named) > 10
     plugins = {("hydra/sweeper/pruner", name) for name in PRUNERS}  # registered by the sweeper, for any app
-    plugins |= {("hydra/launcher", name) for name in ("joblib", "ray", "submitit_local", "submitit_slurm")}
     lacking = [words for words in named if not (conf / words[1] / f"{words[2]}.yaml").exists()]
     assert not [words for words in lacking if words[1:] not in plugins]

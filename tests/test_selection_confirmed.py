@@ -138,7 +138,7 @@ def test_other_values_make_it_stale(sweep, study, cfg, capsys) -> None:
     assert found is not None
     changed = [replace(one, searched=(one.searched[0] + 1, one.searched[1])) for one in found.candidates[1:]]
     replace(found, candidates=(found.candidates[0], *changed)).write(sweep.sweeps / "s")
-    ignored(sweep, cfg, capsys, "the study has other values for trials 0, 1")
+    ignored(sweep, cfg, capsys, "the study has other values for trials 0 and 1")
 
 
 def test_a_trial_that_is_not_there_makes_it_stale(sweep, study, cfg, capsys) -> None:

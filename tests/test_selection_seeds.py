@@ -53,8 +53,8 @@ def test_a_choice_that_follows_it_has_told_of_the_first_objective() -> None:
 def test_a_trial_that_was_not_trained_again_is_not_known() -> None:
     seeds = Seeds(7, FOUND, followed=False, line="make it so")
     assert seeds.sentence() == (
-        "It is none of the trials that were trained again under other seeds (2, 0, 1), so how much it varies is not "
-        "known. To find out: make it so"
+        "It is none of those that were trained again under other seeds (trials 2, 0 and 1), so how much it varies is "
+        "not known. To find out: make it so"
     )
     assert seeds.to_dict() == {"known": False, "confirm_with": "make it so", "sentence": seeds.sentence()}
 

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from catsweep.errors import DataError, ExportError, StudyError
 from catsweep.runs import CONFIG, RunDir
-from steady import grammar
+from steady import grammar, printing
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation, ConfirmedTrial
 from steady.safe_paths import inside
@@ -215,9 +215,9 @@ class Seeds:
         if self.confirmation is None:
             return f"No trial was trained again under other seeds, so how much it varies is not known.{self._remedy()}"
         if self.own is None:
-            again = ", ".join(str(one.trial) for one in self.confirmation.candidates)
+            again = printing.trials(one.trial for one in self.confirmation.candidates)
             return (
-                f"It is none of the trials that were trained again under other seeds ({again}), so how much it varies "
+                f"It is none of those that were trained again under other seeds ({again}), so how much it varies "
                 f"is not known.{self._remedy()}"
             )
         said = list(enumerate(self.confirmation.objectives))[int(self.followed) :]
@@ -253,7 +253,7 @@ class Seeds:
             alike.setdefault(tuple(self.not_different_from(i)), []).append(name)
         parts = []
         for tied, names in alike.items():
-            others = f"trial{'s' * (len(tied) > 1)} {', '.join(map(str, tied))}" if tied else "every other"
+            others = printing.trials(tied) if tied else "every other"
             parts.append(f"is {'not ' * bool(tied)}significantly different from {others} in {' and '.join(names)}")
         return f"it {', '.join(parts)}"
 

@@ -7,6 +7,7 @@ Any port is taken in Host, for `ssh -L 9000:localhost:8080` makes it localhost:9
 it connects to: a page on another port of this machine has an Origin that differs from Host, and that is refused.
 """
 
+import asyncio
 import errno
 import re
 import socket
@@ -154,7 +155,7 @@ def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIAppli
 def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = True) -> "uvicorn.Server":
     """Make a guarded server of an ASGI app; open requests have `grace` seconds to end.
 
-    Its parser is h11 whatever is installed: another hides the request line.
+    It leaves no connection open at its end. Its parser is h11 whatever is installed: another hides the request line.
 
     >>> async def app(scope, receive, send): ...
     >>> uvicorn_server(app, "default-src 'self'", grace=3).config.http
@@ -162,12 +163,25 @@ def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = Tru
     """
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """Closes all connections; uvicorn leaves those open that are being accepted as it ends."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            loop = asyncio.get_running_loop()
+            for listening in sockets or ():
+                loop.remove_reader(listening)
+            for _ in range(5):  # steps of the loop, in which what was accepted becomes a connection
+                await asyncio.sleep(0)
+            await super().shutdown(sockets)
+            for connection in list(self.server_state.connections):  # those that outlasted the grace
+                connection.transport.abort()
+
     config = uvicorn.Config(
         Guarded(app), headers=[*HEADERS, ("Content-Security-Policy", policy)], http="h11", ws="none",
         lifespan="on" if lifespan else "off", log_config=None, log_level="warning", access_log=False,
         proxy_headers=False, server_header=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=grace,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def listen(port: int, key: str) -> socket.socket:

@@ -97,6 +97,16 @@ class ReadableRecord(logging.LogRecord):
         self._exc_text = None if text is None else readable(text)
 
 
+def trials(numbers: Iterable[int]) -> str:
+    """Name trials in a sentence.
+
+    >>> trials([3]), trials([0, 4, 2])
+    ('trial 3', 'trials 0, 4 and 2')
+    """
+    *others, last = map(str, numbers)
+    return f"trials {', '.join(others)} and {last}" if others else f"trial {last}"
+
+
 def make_logs_readable() -> None:
     """Make all loggers of this process and those forked from it write readably.
 

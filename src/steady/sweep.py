@@ -5,8 +5,8 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from steady import grammar
 from steady.confirm import confirmation
 from steady.confirm.confirmation_stage import ConfirmationStage, TypicalSeconds
 from steady.exceptions import ConfigError, StorageError, StudyError
+from steady.jobs.engine import EngineAway
 from steady.jobs.executor import Executor
-from steady.jobs.job_files import JOBS, Leftovers
+from steady.jobs.job_files import Leftovers, clear
 from steady.options import read
 from steady.places import exit_with_message
 from steady.printing import say
@@ -125,11 +126,27 @@ class Sweep:
     def run(self) -> None:
         """Search, confirm and record; a StudyError if the study was made otherwise, or its trials keep failing."""
         Samplers(self.options.sampler, 0, self.space)(0)  # refused before anything is written
-        study = self.opener.open(hurry=lambda: self.stop.requested)
-        for name in (study.study_name, study.study_name + CONFIRMATION):
-            remove_side_study(study._storage, name)
-        with self.opener.enter(study) as leases:
-            self._search(study, leases)
+        with self._engine():
+            study = self.opener.open(hurry=lambda: self.stop.requested)
+            for name in (study.study_name, study.study_name + CONFIRMATION):
+                remove_side_study(study._storage, name)
+            with self.opener.enter(study) as leases:
+                self._search(study, leases)
+
+    @contextmanager
+    def _engine(self) -> Iterator[None]:
+        """Have the launcher's engine say whether it takes jobs, before anything is written; close it at the end."""
+        if (engine := self.jobs.engine) is None:
+            yield
+            return
+        with closing(engine):
+            if not self._has_ended(study_on_paper(self.options)):
+                with suppress(EngineAway):  # it is waited for
+                    engine.check()
+            yield
+
+    def _has_ended(self, study: optuna.Study) -> bool:
+        return budget.is_complete(study, self.options.n_trials) and ConfirmationStage(study, self.jobs).complete
 
     def dry_run(self) -> None:
         """Print the space, the first proposals and the estimated cost. Writes nothing."""
@@ -140,7 +157,8 @@ class Sweep:
     def _search(self, study: optuna.Study, leases: Leases) -> None:
         sweep_dir = Path(meta.get(study, meta.SWEEP_DIR))
         total = self.options.n_trials
-        if budget.is_complete(study, total) and ConfirmationStage(study, self.jobs).complete:
+        if self._has_ended(study):
+            self._clear_jobs(study, leases)
             self._record(study)
             self._require_finished(study)
             self.call_on_end(study, sweep_dir)  # a judge may be there that was not when it ended
@@ -171,11 +189,18 @@ class Sweep:
                 self._record(study)
             raise
         executor.close()
+        self._clear_jobs(study, leases)
         self._record(study)
         if not self.stop.requested:
             self.call_on_end(study, sweep_dir)
             self._record(study)  # with what they have found beside the objectives
         self._farewell(study, stage)
+
+    def _clear_jobs(self, study: optuna.Study, leases: Leases) -> None:
+        """Remove the files of jobs that controllers have left, unless another one works or a trial may still run."""
+        trials = [*study.get_trials(deepcopy=False), *confirmation.runs_of(study)]
+        if len(leases.controllers()) == 1 and not any(trial.state == TrialState.RUNNING for trial in trials):
+            clear(self.jobs.jobs_folder)
 
     def _proposer(self, study: optuna.Study) -> Proposer:
         samplers = Samplers(self.options.sampler, seed(self.options, study), self.space)
@@ -208,7 +233,7 @@ class Sweep:
             record=lambda: self._record(study),
             refresh=progress.refresh,
             draw_ahead=self.options.draw_ahead,
-            leftovers=Leftovers(self.options.record.absolute() / JOBS),
+            leftovers=Leftovers(self.jobs.jobs_folder),
         )
 
     def _reserved(self, view: TrialView, typical: TypicalSeconds) -> float:

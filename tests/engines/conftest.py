@@ -17,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--engines", default=False):
+        items.sort(key=lambda item: item.get_closest_marker("trains") is None)  # long ones first
         return
     here = Path(__file__).parent
     for item in items:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run tests/engines with real servers: install them where they are missing, and start them on the loopback of a network
 # namespace of their own. It is a namespace of processes, too: whatever they leave running ends with it. Needs root.
+# With --check it installs, runs nothing, and its exit code and one line tell whether the tests can run here.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -10,7 +11,6 @@ if ! "${enter[@]}" true; then
   echo "tests/engines/run.sh needs root and namespaces of Linux (unshare), which it does not get here." >&2
   exit 1
 fi
-if [ "${1-}" = --check ]; then exit; fi
 
 # Debian's packages, and their services: what was not there before is for these tests alone, and stays off.
 declare -A services=(
@@ -29,8 +29,11 @@ if [ ${#missing[@]} != 0 ]; then
     install -m 755 <(printf '#!/bin/sh\nexit 101\n') $policy
   fi
   export DEBIAN_FRONTEND=noninteractive
-  apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null
-  apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}" >/dev/null
+  apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
+  if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; } >/dev/null; then
+    echo "tests/engines/run.sh needs packages of Debian that it cannot install here: ${missing[*]}" >&2
+    exit 1
+  fi
   for package in "${missing[@]}"; do
     for service in ${services[$package]}; do systemctl --quiet disable "$service" 2>/dev/null || true; done
   done
@@ -38,11 +41,8 @@ if [ ${#missing[@]} != 0 ]; then
   made=()
 fi
 
-TMPDIR=$(mktemp -d /tmp/eXXXX) # short, for sockets
-made+=("$TMPDIR")
-chmod 755 "$TMPDIR" # the database has an account of its own
-export TMPDIR PYTHONUTF8=1
-"${enter[@]}" bash -c '
+inside='
+  set -e
   mount -t tmpfs tmpfs /dev/shm
   hostname localhost
   ip link set lo up
@@ -50,4 +50,14 @@ export TMPDIR PYTHONUTF8=1
   ip link add engines0 type veth peer name engines1
   ip addr add 10.99.0.1/24 dev engines0
   ip link set engines0 up && ip link set engines1 up
-  exec "$@"' -- .venv/bin/python -m pytest tests/engines --engines "$@"
+  exec "$@"'
+if [ "${1-}" = --check ]; then
+  "${enter[@]}" bash -c "$inside" -- true
+  exit
+fi
+
+TMPDIR=$(mktemp -d /tmp/eXXXX) # short, for sockets
+made+=("$TMPDIR")
+chmod 755 "$TMPDIR" # the database has an account of its own
+export TMPDIR PYTHONUTF8=1
+"${enter[@]}" bash -c "$inside" -- .venv/bin/python -m pytest tests/engines --engines -n 3 "$@"

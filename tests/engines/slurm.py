@@ -1,6 +1,6 @@
 """A SLURM cluster of two nodes on loopback, without systemd, for tests: munge, a controller, and a daemon a node.
 
-Start it as root in a network namespace of its own (`make test-engines` does): its ports are fixed.
+Start it as root in a network namespace of its own (`make test-engines` does).
 """
 
 import os
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from tests.engines.postgres import free_port
 from tests.engines.sweeps import wait_for
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel")
@@ -23,7 +24,7 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmctldPort=6817
+SlurmctldPort={ports[0]}
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmdSpoolDir={folder}/spool-%n
@@ -44,8 +45,8 @@ KillWait=5
 SlurmdTimeout=20
 MinJobAge=3600
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port=17001 CPUs={cpus}
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17002 CPUs={cpus}
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus}
 PartitionName=cats Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -68,7 +69,12 @@ class Slurm:
         self.folder.mkdir(parents=True, mode=0o755)
         (self.folder / "state").mkdir()
         (self.folder / "slurm.conf").write_text(
-            CONF.format(host=socket.gethostname().partition(".")[0], folder=self.folder, cpus=self.cpus)
+            CONF.format(
+                host=socket.gethostname().partition(".")[0],
+                folder=self.folder,
+                cpus=self.cpus,
+                ports=[free_port() for _ in range(3)],
+            )
         )
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
@@ -103,7 +109,7 @@ class Slurm:
         daemon = self.processes.pop(node)
         daemon.kill()
         daemon.wait()
-        steps = [process for process in psutil.process_iter() if _is_step(process, self.folder / f"spool-{node}", node)]
+        steps = [process for process in psutil.process_iter() if self._is_step(process, node)]
         for process in steps:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -146,23 +152,27 @@ class Slurm:
             _kill_tree(process.pid)
             process.wait()
 
+    def _is_step(self, process: psutil.Process, node: str) -> bool:
+        """Tell whether a process is of a job on a node: its step daemon, which has left slurmd, or what that runs."""
+        with suppress(psutil.Error):
+            if process.name() == "slurmstepd":
+                spool = str(self.folder / f"spool-{node}")
+                return any(spool in file.path for file in process.open_files()) or any(
+                    self._runs_on(child, node) for child in process.children()
+                )
+            return self._runs_on(process, node)
+        return False
+
+    def _runs_on(self, process: psutil.Process, node: str) -> bool:
+        variables = process.environ()  # other clusters have nodes of the same names
+        return variables.get("SLURMD_NODENAME") == node and self.environment.items() <= variables.items()
+
     def _spawn(self, program: str, *arguments: str, name: str | None = None) -> None:
         with (self.folder / f"{name or program}.out").open("ab") as out:
             self.processes[name or program] = subprocess.Popen(
                 [program, *arguments], env=os.environ | self.environment, cwd="/",
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
-
-
-def _is_step(process: psutil.Process, spool: Path, node: str) -> bool:
-    """Tell whether a process is of a job on a node: its step daemon, which has left slurmd, or what that runs."""
-    with suppress(psutil.Error):
-        if process.name() == "slurmstepd":
-            return any(str(spool) in file.path for file in process.open_files()) or any(
-                child.environ().get("SLURMD_NODENAME") == node for child in process.children()
-            )
-        return process.environ().get("SLURMD_NODENAME") == node
-    return False
 
 
 def _kill_tree(pid: int) -> None:

@@ -5,9 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
+import psutil
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -70,6 +72,22 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300.0) -
 def finished(study: optuna.Study) -> int:
     """Count the trials that have ended."""
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def processes_of(word: str, place: Path) -> list[psutil.Process]:
+    """Processes whose command has this word, and a place, or work there."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            if word in words and (process.cwd() == str(place) or any(str(place) in one for one in words)):
+                found.append(process)
+    return found
+
+
+def left_of_jobs(folder: Path) -> list[Path]:
+    """Files of jobs that are left in the records of sweeps, but for logs of those that did not begin."""
+    return [path for path in folder.glob("sweeps/*/jobs/**/*") if path.is_file() and path.name != "engine.log"]
 
 
 def require_single_attempts(folder: Path) -> None:

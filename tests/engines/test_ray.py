@@ -39,35 +39,41 @@ def ray(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ray]:
 
 
 def engine(ray: Ray, **remote: object) -> RayEngine:
-    return RayEngine.from_launcher({"ray": {"init": {"address": ray.address}, "remote": remote}})
+    made = RayEngine.from_launcher({"ray": {"init": {"address": ray.address}, "remote": remote}})
+    made.check()
+    return made
 
 
-def begin(engine: RayEngine, folder: Path, *command: str) -> str:
+Started = dict[str, Path]  # an allocation: its id, and its folder
+
+
+def begin(engine: RayEngine, folder: Path, *command: str) -> Started:
     """Start a command, and wait until it runs."""
     folder.mkdir()
-    id = engine.start(command or SLEEP, folder, "test")
-    wait_for(lambda: status(engine, id).state != State.WAITING, "an actor that runs")
-    return id
+    one = {engine.start(command or SLEEP, folder, "test"): folder}
+    wait_for(lambda: status(engine, one).state != State.WAITING, "an actor that runs")
+    return one
 
 
-def status(engine: RayEngine, id: str) -> Status:
-    return engine.statuses([id])[id]
+def status(engine: RayEngine, one: Started) -> Status:
+    [told] = engine.statuses(one).values()
+    return told
 
 
-def ended(engine: RayEngine, id: str) -> Status:
-    wait_for(lambda: status(engine, id).state == State.ENDED, "the end of an actor")
-    return status(engine, id)
+def ended(engine: RayEngine, one: Started) -> Status:
+    wait_for(lambda: status(engine, one).state == State.ENDED, "the end of an actor")
+    return status(engine, one)
 
 
 def ask_until_another_error(engine: RayEngine) -> None:
     while True:
         with suppress(EngineAway):
-            engine.statuses([])
+            engine.statuses({})
 
 
-def process(id: str) -> psutil.Process:
+def process(one: Started) -> psutil.Process:
     """The process of the command of an allocation."""
-    found = [one for one in psutil.process_iter() if job_id(one) == id]
+    found = [process for process in psutil.process_iter() if job_id(process) in one]
     assert len(found) == 1
     return found[0]
 
@@ -90,33 +96,35 @@ def job_id(process: psutil.Process) -> str | None:
 def test_what_ends_an_allocation_is_told(ray: Ray, tmp_path: Path) -> None:
     ray.add("second", cpus=2, resources={"second": 4})
     with closing(engine(ray, num_cpus=0.5)) as own, closing(engine(ray, num_cpus=0.5, resources={"second": 1})) as far:
-        id = begin(own, tmp_path / "exit", "sh", "-c", "echo said; exit 7")
-        assert ended(own, id) == Status(State.ENDED, status(own, id).host, Kind.LOST, "Its job ended with exit code 7.")
+        one = begin(own, tmp_path / "exit", "sh", "-c", "echo said; exit 7")
+        assert ended(own, one) == Status(
+            State.ENDED, status(own, one).host, Kind.LOST, "Its job ended with exit code 7."
+        )
         assert (tmp_path / "exit" / "engine.log").read_text() == "said\n"
 
-        id = begin(own, tmp_path / "killed")
-        command = process(id)
+        one = begin(own, tmp_path / "killed")
+        command = process(one)
         psutil.Process(command.ppid()).kill()
-        assert "worker process has died" in ended(own, id).message
+        assert "worker process has died" in ended(own, one).message
         wait_for(lambda: is_gone(command), "the end of the command", 10)
 
-        id = begin(own, tmp_path / "cancelled")
-        command = process(id)
-        own.cancel([id])
+        one = begin(own, tmp_path / "cancelled")
+        command = process(one)
+        own.cancel(one)
         assert is_gone(command)
-        assert ended(own, id).cancelled
+        assert ended(own, one).cancelled
 
-        id = begin(far, tmp_path / "of a node")
-        command = process(id)
+        one = begin(far, tmp_path / "of a node")
+        command = process(one)
         ray.kill("second")
-        told = ended(far, id)
+        told = ended(far, one)
         assert (told.kind, "node" in told.message) == (Kind.LOST, True)
         assert is_gone(command)
         (tmp_path / "waits").mkdir()
-        id = far.start(SLEEP, tmp_path / "waits", "test")
-        assert status(far, id).state == State.WAITING
-        far.cancel([id])
-        assert ended(far, id).cancelled
+        one = {far.start(SLEEP, tmp_path / "waits", "test"): tmp_path / "waits"}
+        assert status(far, one).state == State.WAITING
+        far.cancel(one)
+        assert ended(far, one).cancelled
     assert ray.actors() == []
 
 
@@ -128,11 +136,11 @@ def test_a_node_without_memory_is_told(ray: Ray, tmp_path: Path) -> None:
 
 def test_a_head_may_be_away_for_a_while(ray: Ray, tmp_path: Path) -> None:
     with closing(engine(ray)) as own:
-        own.patience = 8.0
-        id = begin(own, tmp_path / "lost")
+        own.patience = 4.0
+        one = begin(own, tmp_path / "lost")
         ray.kill("head")
         with pytest.raises(EngineAway, match="head does not answer"):
-            own.statuses([id])
+            own.statuses(one)
         with pytest.raises(StudyError, match="the same command goes on"):
             ask_until_another_error(own)
     with pytest.raises(ConfigError, match=r"Ray cannot be reached: .*init\.address"):
@@ -172,6 +180,7 @@ def test_kills_of_controllers_and_nodes_cost_no_trial(ray: Ray, tmp_path: Path) 
     begun = "".join(log.read_text() for log in folder.rglob("attempts.log")).count("begin")
     assert TRIALS <= begun <= TRIALS + NODES
     assert ray.actors() == []
+    assert sweeps.left_of_jobs(folder) == []
 
 
 def start(place: Path, *words: str) -> "subprocess.Popen[bytes]":
@@ -208,6 +217,9 @@ def test_a_sweep_without_an_address_starts_one_ray_and_ends_it(short_folder: Pat
         assert start(tmp_path, *words).wait() == 0, (tmp_path / "said").read_text()
     assert sorted(map(len, counted(tmp_path))) == [5] * 6
     assert len(list((short_folder / "ray").glob("session_2*"))) == 1
-    wait_for(
-        lambda: not [one for one in psutil.process_iter() if one.name() == "raylet" and not is_gone(one)], "the end"
-    )
+
+    def serves(process: psutil.Process) -> bool:  # for us: there are other Rays here
+        own = str(short_folder) in " ".join(process.info["cmdline"] or [])
+        return own and process.info["name"] == "raylet" and not is_gone(process)
+
+    wait_for(lambda: not any(map(serves, psutil.process_iter(["name", "cmdline"]))), "the end of it")

@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
 from tests.engines.postgres import Postgres
 from tests.engines.slurm import Slurm
-from tests.engines.sweeps import ROOT, finished, wait_for
+from tests.engines.sweeps import ROOT, finished, processes_of, wait_for
 
 from steady.storage import open_storage
 
@@ -84,4 +83,4 @@ def test_a_cancelled_array_stays_out_of_the_queue_and_the_same_line_goes_on(
     submit(slurm, place, url)
     wait_for(lambda: not slurm.jobs(), "the end of the second array")
     require_whole(url, place)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if str(APP) in (p.info["cmdline"] or [])]
+    assert not processes_of(str(APP), place)

@@ -1,5 +1,6 @@
 """Trials as jobs of SLURM, `hydra/launcher=submitit_slurm`, while controllers, nodes and the jobs themselves die."""
 
+import json
 import random
 import re
 import signal
@@ -9,7 +10,6 @@ import time
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 from tests.engines import sweeps
@@ -72,9 +72,8 @@ def require_end(slurm: Slurm, controller: "subprocess.Popen[bytes]", folder: Pat
     assert controller.wait() == 0, said(folder)
     assert len(trials(folder)) == ended(folder) == total
     assert not slurm.jobs()
-    assert not [
-        one for one in psutil.process_iter(["cmdline"]) if "steady.jobs.allocation" in (one.info["cmdline"] or [])
-    ]
+    assert not sweeps.processes_of("steady.jobs.allocation", folder)
+    assert sweeps.left_of_jobs(folder) == []
 
 
 @pytest.mark.trains
@@ -141,6 +140,7 @@ def test_ctrl_c_empties_the_queue_and_the_same_line_goes_on(slurm: Slurm, tmp_pa
     assert controller.wait() == 130, said(tmp_path)
     wait_for(lambda: not slurm.jobs(), "an empty queue", 10)
     assert {trial.state for trial in trials(tmp_path)} <= {TrialState.WAITING, TrialState.COMPLETE}
+    assert said(tmp_path).count("was taken out of the queue, and begins when its turn comes") == 2
     require_end(slurm, start(slurm, tmp_path, *words), tmp_path, 6)
 
 
@@ -156,6 +156,31 @@ def test_jobs_in_the_queue_of_a_dead_controller_are_not_sent_again(slurm: Slurm,
     require_end(slurm, controller, tmp_path, 4)
     assert {trial.user_attrs[meta.JOB]["id"] for trial in trials(tmp_path)} == queue
     assert {trial.user_attrs[meta.ATTEMPT] for trial in trials(tmp_path)} == {0}
+
+
+def test_keys_that_no_node_can_satisfy_are_named_before_anything_is_written(slurm: Slurm, tmp_path: Path) -> None:
+    controller = start(slurm, tmp_path, "hydra/launcher=slurm")  # by default a job has four cores, and a node has one
+    assert controller.wait() == 1
+    assert "configuration is not available. That came of hydra.launcher.cpus_per_task=4; sinfo" in said(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["controllers.log"]
+
+
+@pytest.mark.security
+def test_orders_that_name_another_job_of_ones_own_cancel_nothing(slurm: Slurm, tmp_path: Path) -> None:
+    words = ("hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1", "steps=1000", "seconds=0.5")
+    thesis = slurm.run("sbatch", "--parsable", "--wrap=sleep 1000", folder=tmp_path).stdout.strip()
+    controller = start(slurm, tmp_path, *words)
+    _, job = wait_for_job(tmp_path)
+    controller.kill()
+    controller.wait()
+    [orders] = (tmp_path / RECORD / "jobs").glob("*/1/orders.json")
+    orders.write_text(json.dumps({**json.loads(orders.read_text()), "id": thesis}))
+    controller = start(slurm, tmp_path, *words)
+    wait_for(lambda: "goes on in the job" in said(tmp_path), "the adoption")
+    controller.send_signal(signal.SIGINT)
+    assert controller.wait() == 130, said(tmp_path)
+    wait_for(lambda: slurm.jobs() == {thesis: "RUNNING"}, "the end of the trial's job alone")
+    assert job != thesis
 
 
 def test_a_slurmctld_that_restarts_is_waited_for(slurm: Slurm, tmp_path: Path) -> None:

@@ -232,6 +232,25 @@ def test_servers_let_in_their_own_page_and_forbid_what_a_browser_need_not_do(ser
     assert all(": ".join(header).lower() in refused for header in HEADERS)
 
 
+def test_a_server_that_ends_closes_what_it_is_accepting() -> None:
+    async def app(scope: object, receive: object, send: object) -> None: ...
+
+    async def end_while_one_connects() -> bytes:
+        server = uvicorn_server(app, "object-src 'none'", grace=1, lifespan=False)
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        with listen(0, "port") as listening:
+            await server.startup([listening])
+            with socket.create_connection(listening.getsockname()) as client:
+                for _ in range(2):  # steps of the loop: it is accepted, and no connection of the server's yet
+                    await asyncio.sleep(0)
+                await server.shutdown([listening])
+                client.settimeout(60)
+                return client.recv(1)
+
+    assert asyncio.run(end_while_one_connects()) == b""
+
+
 def test_a_websocket_that_a_server_hands_on_is_closed_unseen() -> None:
     """Ours hands on none; this door does not rely on that."""
     sent: list[dict[str, object]] = []

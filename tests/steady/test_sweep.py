@@ -315,6 +315,8 @@ def test_other_launchers_run_one_job_per_slot(sweep: Sweep, tmp_path: Path, laun
         (("hydra.sweeper.preflight=no.such",), "hydra.sweeper.preflight must be the dotted path of a function; got"),
         (("hydra.sweeper.on_end=os.path",), "hydra.sweeper.on_end must be the dotted path of a function; got"),
         (("hydra.sweeper.confirm={top: 1, seeds: 1}",), "confirm trains under other seeds, so the configuration needs"),
+        (("hydra/launcher=slurm", "++hydra.launcher.nodes=2"), "hydra.launcher.nodes must be 1; got 2."),
+        (("hydra/launcher=slurm", "hydra.launcher.timeout_min=x"), "hydra.launcher.timeout_min must be a whole number"),
         (("hydra.sweeper.enqueue=x",), "hydra.sweeper.enqueue must be a list of configurations"),
         (("hydra.sweeper.enqueue={x: 1}",), "hydra.sweeper.enqueue must be a list of configurations"),
         (("hydra.sweeper.enqueue=[{x: nan}]",), "enqueue[0]: x must be a number from -1.0 to 1.0; got nan."),
@@ -344,6 +346,29 @@ def test_what_would_fail_later_is_refused_on_one_line_before_anything_is_written
     assert told[0] == refused.stderr.splitlines()[-1]
     assert told[0].startswith(f"ConfigError: {said}")
     assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
+SBATCH = """#!/bin/sh
+echo "$@" > asked
+echo "sbatch: error: invalid partition specified: gpu" >&2
+exit 1
+"""
+
+
+def test_what_slurm_refuses_is_told_before_the_preflight_and_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").write_text(SBATCH)
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    words = ("-m", "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.sweeper.preflight=builtins.print")
+    refused = subprocess.run(
+        [sys.executable, str(APP / "task.py"), *words], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "invalid partition specified: gpu. That came of hydra.launcher.partition=gpu; " in refused.stderr
+    assert "Running builtins.print" not in refused.stdout
+    assert (tmp_path / "asked").read_text().startswith("--test-only --time=240")
     assert not (tmp_path / "sweeps").exists()
 
 

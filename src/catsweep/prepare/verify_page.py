@@ -7,7 +7,6 @@ machine's own pages, decisions need a token that stands in the page, and photos 
 import asyncio
 import logging
 import secrets
-import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -163,27 +161,13 @@ def serve(page: Page, port: int) -> None:
         "default-src 'none'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         f"frame-ancestors 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'"
     )
-    server = _Server(uvicorn_server(page.application(nonce), policy, grace=2, lifespan=False).config)
+    server = uvicorn_server(page.application(nonce), policy, grace=2, lifespan=False)
     page.end = lambda: setattr(server, "should_exit", True)
     with listening, suppress(KeyboardInterrupt):
         address = f"http://{HOST}:{listening.getsockname()[1]}"
         log.info("Look through the images at %s and press Enter there (or Ctrl-C here) to go on", address)
         asyncio.run(server.serve([listening]))
     page.save()
-
-
-class _Server(uvicorn.Server):
-    """Server that closes all connections; uvicorn leaves those open that are being accepted as it ends."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        for listening in sockets or ():
-            loop.remove_reader(listening)
-        for _ in range(5):  # steps of the loop, in which what was accepted becomes a connection
-            await asyncio.sleep(0)
-        await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):  # those that outlasted the grace
-            connection.transport.abort()
 
 
 def _file(path: Path | None) -> Response:

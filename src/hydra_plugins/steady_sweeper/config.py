@@ -72,6 +72,31 @@ RAY: dict[str, Any] = {
     "_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
     "ray": {"init": {"address": None}, "remote": {}},
 }
+# `hydra.launcher` for jobs of SLURM: those keys of hydra-submitit-launcher's submitit_slurm that mean something here,
+# with our defaults. What is null is left to the cluster.
+SLURM: dict[str, Any] = {
+    "_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "name": None,  # of jobs in the queue; null: the study's
+    "timeout_min": 240,  # of a job; a trial that needs more goes on in the next
+    "signal_delay_s": 120,  # before that, for the epoch to end and its checkpoint to be written
+    "cpus_per_task": 4,
+    "mem_gb": None,
+    "gres": None,  # gpu:1
+    "gpus_per_node": None,
+    "gpus_per_task": None,
+    "cpus_per_gpu": None,
+    "mem_per_gpu": None,
+    "mem_per_cpu": None,
+    "partition": None,
+    "qos": None,
+    "account": None,
+    "constraint": None,
+    "exclude": None,
+    "comment": None,
+    "setup": None,  # lines of shell before the command, [module load cuda]
+    "python": None,  # null: as the controller's
+    "additional_parameters": {},  # other options of sbatch, {mail-user: me@host}
+}
 
 
 @dataclass
@@ -180,6 +205,7 @@ for _name, _node in PRUNERS.items():
 # Under two names: an app may have a hydra/sweeper/steady.yaml of its own that starts from the schema.
 for _name in ("steady", "steady_schema"):
     _store.store(group="hydra/sweeper", name=_name, node=SteadySweeperConf, provider="steady")
+_store.store(group="hydra/launcher", name="slurm", node=SLURM, provider="steady")  # submitit_slurm is its package's
 # steady sends its jobs to Ray itself, so that hydra/launcher=ray needs no more than Ray.
 if find_spec("hydra_plugins.hydra_ray_launcher") is None:
     _store.store(group="hydra/launcher", name="ray", node=RAY, provider="steady")

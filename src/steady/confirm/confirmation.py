@@ -91,12 +91,12 @@ class Confirmation:
             return "the study has other objectives"
         values = {trial.number: trial.values for trial in finished}
         if changed := [c.trial for c in self.candidates if not equal_values(c.searched, values.get(c.trial, ()))]:
-            return f"the study has other values for trial{'s' * (len(changed) > 1)} {', '.join(map(str, changed))}"
+            return f"the study has other values for {printing.trials(changed)}"
         compared = [candidate.trial for candidate in self.candidates]
         before = _up_to_last(ranked, compared)
         if better := [number for number in before if number not in self.considered]:
             several = len(better) > 1
-            came = f"trial{'s' * several} {', '.join(map(str, better))} came later"
+            came = f"{printing.trials(better)} came later"
             return f"{came}, and {'are' if several else 'is'} better than some it compares"
         return "" if set(compared) <= set(ranked) else "it compares trials that are no candidates any more"
 
@@ -126,9 +126,8 @@ class Confirmation:
         """Compare the winner with the others in half a sentence."""
         if len(self.candidates) == 1:
             return "there was no other to compare it with"
-        named = list(map(str, self.tied or [candidate.trial for candidate in self.candidates[1:]]))
-        listed = f"trials {', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else f"trial {named[0]}"
-        return f"it is {'not significantly different from' if self.tied else 'better than'} {listed}"
+        others = self.tied or [candidate.trial for candidate in self.candidates[1:]]
+        return f"it is {'not significantly different from' if self.tied else 'better than'} {printing.trials(others)}"
 
     def table(self) -> Table:
         """Make a table of the candidates for a terminal."""

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
 from steady.jobs.executor import Executor
-from steady.jobs.job_files import JOBS, Leftovers
+from steady.jobs.job_files import Leftovers
 from steady.propose import checks
 from steady.propose.sampling import SpaceExhausted
 from steady.run.interruption import Stop
@@ -115,7 +115,7 @@ class ConfirmationStage:
                 attach=Artifacts(runs, self.options.record, self.options.artifacts).attach,
                 stop=stop,
             )
-            leftovers = Leftovers(self.options.record.absolute() / JOBS)
+            leftovers = Leftovers(self.jobs.jobs_folder)
             Scheduler(ledger, executor, overrides, refresh=progress.refresh, leftovers=leftovers).run()
         if not stop.requested:
             self._report(runs)

@@ -97,7 +97,7 @@ class Allocation:
         self._tell(begun=orders.sequence)
         again = self.files.orders()  # after we have said that we begin, see `job_files`
         if again is None or again.stop or again.sequence != orders.sequence:
-            outcome = Outcome(Kind.INTERRUPTED, message="It was taken back before it began.")
+            outcome = Outcome(Kind.INTERRUPTED, message="It was taken back before it began.", began=False)
         else:
             outcome = self._begin(job) or self._run(job)
         if outcome.kind == Kind.INTERRUPTED and self.terminated and not outcome.traceback:

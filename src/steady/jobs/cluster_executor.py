@@ -143,6 +143,7 @@ class ClusterExecutor:
     def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
         """Wait until jobs have ended: look into their files, and ask the engine about once a second."""
         self._forget_told()
+        self._make_room()
         deadline = self.clock() + timeout
         while True:
             self._ask()
@@ -225,7 +226,7 @@ class ClusterExecutor:
         asked = [*self.busy.values(), *self.free, *self.leaving] if of is None else of
         try:
             if known := [one for one in asked if one.orders.id]:
-                statuses = self.engine.statuses([one.orders.id for one in known])
+                statuses = self.engine.statuses({one.orders.id: one.files.folder for one in known})
                 for one in known:
                     one.status = statuses.get(one.orders.id)
                     one.ended += one.status is None or one.status.state == State.ENDED
@@ -241,13 +242,21 @@ class ClusterExecutor:
             if not self.stopping:
                 one.files.remove()
 
+    def _make_room(self) -> None:
+        """Let allocations leave that have found no job, if another's job waits for the place that they hold."""
+        waiting = [one for one in self.busy.values() if one.status and one.status.state == State.WAITING]
+        for one in self.free[: len(waiting)]:
+            self.free.remove(one)
+            self.leaving.append(one)
+            one.give(more=False)
+
     def _take_back(self) -> None:
         """Stop jobs: those that run at their checkpoints, and all others before they begin."""
         for one in self.busy.values():
             if not one.orders.stop and self._is_ours(one):
                 one.give(more=False, stop=True)
             if one.outcome is None and one.files.report().begun < one.orders.sequence:
-                one.outcome = Outcome(Kind.INTERRUPTED, message="It was taken out of the queue.")
+                one.outcome = Outcome(Kind.INTERRUPTED, message="It was taken out of the queue.", began=False)
                 self._cancel([one])
         if self.killing:
             self._cancel([one for one in self.busy.values() if not one.cancelled])
@@ -287,7 +296,7 @@ class ClusterExecutor:
                 return replace(report.outcome, kind=Kind.LOST, message=status.message)
             return report.outcome
         if report.left and report.begun < allocation.orders.sequence:
-            return Outcome(Kind.INTERRUPTED, message="It had not begun when its job left.")
+            return Outcome(Kind.INTERRUPTED, message="It had not begun when its job left.", began=False)
         # Asked twice: its last report may take a moment to come to this machine.
         unknown = allocation.adopted is not None and not allocation.orders.id  # and cannot be asked about
         if allocation.ended < 2 and not unknown:
@@ -329,8 +338,9 @@ class ClusterExecutor:
 
     def _cancel(self, allocations: list[Allocation]) -> None:
         try:
-            if ids := [one.orders.id for one in allocations if one.orders.id and not one.ended and self._is_ours(one)]:
-                self.engine.cancel(ids)
+            known = [one for one in allocations if one.orders.id and not one.ended and self._is_ours(one)]
+            if known:
+                self.engine.cancel({one.orders.id: one.files.folder for one in known})
         except EngineAway:
             return  # tried again while they are there
         for one in allocations:

@@ -7,7 +7,7 @@ when no result was left, what ended it. When it means to end an allocation itsel
 time before.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -47,6 +47,12 @@ class Engine(Protocol):
     name: str  # "slurm", "ray": before the id on a trial
     trials_per_job: int | None  # how many trials an allocation serves by default; None: as many as there are
 
+    def check(self) -> None:
+        """Find out, before anything is written, whether the engine takes such jobs: a ConfigError if not.
+
+        EngineAway as below.
+        """
+
     def start(self, command: Sequence[str], folder: Path, name: str) -> str:
         """Start a command as an allocation that works in `folder` (absolute), with its output in `folder`/engine.log.
 
@@ -54,11 +60,15 @@ class Engine(Protocol):
         Returns the engine's id. An EngineAway if it is not known to have started; a ConfigError if it never will.
         """
 
-    def statuses(self, ids: Collection[str]) -> dict[str, Status]:
-        """Ask for all allocations in one request. One that the engine has forgotten is missing. EngineAway as above."""
+    def statuses(self, started: Mapping[str, Path]) -> dict[str, Status]:
+        """Ask for allocations, each by its id and the folder that it was started in, in one request.
 
-    def cancel(self, ids: Collection[str]) -> None:
-        """End allocations now, those that wait too; no error for those that have ended. EngineAway as above."""
+        One that the engine has forgotten is missing, and so is one that was not started in that folder: its id came
+        from a file, and may name what is not ours. EngineAway as above.
+        """
+
+    def cancel(self, started: Mapping[str, Path]) -> None:
+        """End allocations now, named in the same way, those that wait too; no error for others. EngineAway as above."""
 
     def close(self) -> None:
         """Close the client. What was started goes on."""

@@ -29,7 +29,8 @@ from steady.jobs.executor import Job
 from steady.jobs.worker import LARGEST, deserialize, serialize
 from steady.study.failures import Outcome
 
-SHARED, ORDERS, REPORT, TAKEN, OUTPUT = "shared", "orders.json", "report.json", "taken", "engine.log"
+SHARED, ORDERS, REPORT, TAKEN = "shared", "orders.json", "report.json", "taken"
+OUTPUT, SCRIPT = "engine.log", "job.sh"  # of the engine
 JOBS, TRIALS = "jobs", "trials"  # folder in a sweep's record, and in that
 SILENT = 60.0  # seconds without a beat of its report after which an allocation is dead, for whom no engine says so
 BEAT = 10.0  # seconds between two beats
@@ -216,6 +217,34 @@ def new_folder(root: Path) -> Path:
     folder = root / uuid.uuid4().hex[:12]
     folder.mkdir(parents=True)
     return folder
+
+
+def clear(root: Path) -> None:
+    """Remove what controllers that were killed have left, once no job runs or waits; logs of what never began stay.
+
+    >>> JobFiles(new_folder(Path("left").absolute()) / "1").give(Orders("a", "slurm"))
+    >>> clear(Path("left"))
+    >>> Path("left").exists()
+    False
+    """
+    for folder in root.glob("[0-9a-f]" * 12):
+        for allocation in (path for path in folder.glob("[1-9]*") if path.name.isdecimal()):
+            files = JobFiles(allocation)
+            log = () if files.output and not files.report().begun else (OUTPUT,)
+            _remove(allocation, ORDERS, REPORT, TAKEN, SCRIPT, *log)
+        _remove(folder, SHARED)
+    for study in (root / TRIALS).glob("*"):
+        _remove(study, *(path.name for path in study.glob("*.json") if re.fullmatch(r"\d+-\d+\.json", path.name)))
+    _remove(root / TRIALS)
+    _remove(root)
+
+
+def _remove(folder: Path, *names: str) -> None:
+    """Remove files, and the folder if it is then empty; no link is followed."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _read(path: Path, convert: Callable[[Any], T]) -> T | None:

@@ -60,7 +60,7 @@ SHOWN = 300  # characters of what Ray says
 
 
 class RayEngine:
-    """Ray, by the keys of `ray.init` and `ray.remote`; a ConfigError if they mean nothing, or it cannot be reached."""
+    """Ray, by the keys of `ray.init` and `ray.remote`."""
 
     name = "ray"
     trials_per_job: int | None = None  # an actor holds its share of a node until it ends, and takes a second to start
@@ -71,6 +71,9 @@ class RayEngine:
         self._read = b""  # of an answer that is not whole
         self._owed = 0  # answers that are still to come
         self._away_since: float | None = None
+
+    def check(self) -> None:
+        """Connect to Ray, or start one; a ConfigError if it cannot be reached, or takes no such actors."""
         if importlib.util.find_spec("ray") is None:
             raise ConfigError("hydra/launcher=ray needs Ray, which is not installed: pip install 'ray>=2.55,<3'.")
         try:
@@ -110,21 +113,21 @@ class RayEngine:
 
     def start(self, command: Sequence[str], folder: Path, name: str) -> str:
         """Start a command in an actor; for a folder there is one, however often this is called."""
-        id = f"{name}-{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"
+        id = f"{name}-{_mark(folder)}"
         self._request("start", list(command), str(folder), id)
         return id
 
-    def statuses(self, ids: Collection[str]) -> dict[str, Status]:
+    def statuses(self, started: Mapping[str, Path]) -> dict[str, Status]:
         """Ask for all allocations in one request. A StudyError when Ray has been away for too long."""
-        told = self._request("statuses", list(ids))
+        told = self._request("statuses", _ours(started))
         return {
             id: Status(State(state), host, Kind(kind), message, cancelled)
             for id, (state, host, kind, message, cancelled) in told.items()
         }
 
-    def cancel(self, ids: Collection[str]) -> None:
+    def cancel(self, started: Mapping[str, Path]) -> None:
         """End commands and their actors."""
-        self._request("cancel", list(ids))
+        self._request("cancel", _ours(started))
 
     def close(self) -> None:
         """Disconnect. A Ray that was started here ends."""
@@ -232,6 +235,15 @@ class RayEngine:
     def _lose(self) -> NoReturn:
         self._disconnect()
         raise EngineAway("the connection to it has ended.")
+
+
+def _mark(folder: Path) -> str:
+    """Name an allocation's folder; it ends the id."""
+    return hashlib.sha256(bytes(folder)).hexdigest()[:16]
+
+
+def _ours(started: Mapping[str, Path]) -> list[str]:
+    return [id for id, folder in started.items() if id.endswith(f"-{_mark(folder)}")]
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], where: str) -> None:

@@ -1,7 +1,8 @@
 """SLURM as an engine of `steady.jobs.cluster_executor`: one `sbatch` for each allocation.
 
 It takes the keys of `hydra/launcher=submitit_slurm` (hydra-submitit-launcher 1.4) and runs no submitit. States come
-from one `squeue` for all jobs, which needs no accounting (`sacct`).
+from one `squeue` for all jobs, which needs no accounting (`sacct`). Ids of jobs come from files, which may be damaged
+or a stranger's: a job is ours if SLURM says that it works in the folder of its allocation.
 """
 
 import os
@@ -9,14 +10,14 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from steady.atomic import write_text
 from steady.exceptions import ConfigError
 from steady.jobs.engine import EngineAway, State, Status
-from steady.jobs.job_files import OUTPUT
+from steady.jobs.job_files import OUTPUT, SCRIPT
 from steady.resources import without_rank
 from steady.study.failures import Kind
 
@@ -39,6 +40,8 @@ FIXED: dict[str, tuple[Collection[Any], str]] = {
 # ours are without srun, in a folder of the sweep's record, and have one log.
 OTHERS = {"_target_", "name", "python", "use_srun", "submitit_folder", "stderr_to_stdout"}
 READ = {"mem_gb", "signal_delay_s", "setup", "additional_parameters"}
+# Keys that are whole numbers from 1 up; sbatch takes a negative time limit.
+WHOLE = {"timeout_min": "minutes", "signal_delay_s": "seconds", "cpus_per_task": "cores", "cpus_per_gpu": "cores"}
 OURS = {
     "array",
     "chdir",
@@ -53,12 +56,25 @@ OURS = {
     "wrap",
 }
 
+# What words of a refusal are about; all others are about what a node has.
+ABOUT = {
+    "--time|time limit": ("timeout_min",), "partition": ("partition",), "feature": ("constraint",), "qos": ("qos",),
+    "account": ("account",), "node name": ("exclude",), "option": ("additional_parameters",),
+    "--mem": ("mem_gb", "mem_per_cpu", "mem_per_gpu"), "--cpus": ("cpus_per_task", "cpus_per_gpu"),
+    "gres|gpu": ("gres", "gpus_per_node", "gpus_per_task", "cpus_per_gpu", "mem_per_gpu"),
+    "": ("cpus_per_task", "mem_gb", "mem_per_cpu", "gres", "gpus_per_node", "constraint", "exclude", "partition"),
+}  # fmt: skip
+SEE = (
+    "sinfo -N -o '%N %P %l %c %m %G %f' lists nodes with their partition, time limit, cores, MB, GPUs (as gres has "
+    "them) and features (constraint)"
+)
+LATER = re.compile(r"busy|not available now|down, drained|accounting/QOS", re.I)  # of a job that may wait in the queue
 AWAY = re.compile(
     r"unable to contact|connect|timed out|zero bytes|socket|not responding|unexpected message|temporarily|try again|"
     r"communication|MaxSubmitJob|authenti|credential",
     re.I,
 )
-FORMAT = "%i|%T|%N|%r"  # id, state, nodes, reason
+FORMAT = "%i|%T|%N|%r|%Z"  # id, state, nodes, reason, folder that it works in
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 KINDS = {"PREEMPTED": Kind.INTERRUPTED, "OUT_OF_MEMORY": Kind.OUT_OF_MEMORY}
@@ -73,6 +89,7 @@ class Slurm:
 
     options: Sequence[str] = ()  # of sbatch
     setup: Sequence[str] = ()  # lines of shell before the command
+    given: Mapping[str, Any] = field(default_factory=dict)  # keys of the launcher, for messages
     run: Command = subprocess.run
     name = "slurm"
     trials_per_job: int | None = 1  # a queue is fair to all when jobs are short
@@ -92,6 +109,9 @@ class Slurm:
         for key, (values, remedy) in FIXED.items():
             if key in keys and keys[key] not in values:
                 raise ConfigError(f"hydra.launcher.{key} must be {next(iter(values))}; got {keys[key]!r}. {remedy}")
+        for key, unit in WHOLE.items():
+            if (value := keys.get(key)) is not None and (type(value) is not int or value < 1):
+                raise ConfigError(f"hydra.launcher.{key} must be a whole number of {unit}, 1 or more; got {value!r}.")
         options = {OPTIONS[key]: value for key, value in keys.items() if key in OPTIONS and value is not None}
         if (memory := keys.get("mem_gb")) is not None:
             options["mem"] = f"{_megabytes(memory)}M"
@@ -104,38 +124,53 @@ class Slurm:
         setup = keys.get("setup") or ()
         if isinstance(setup, str):
             raise ConfigError(f"hydra.launcher.setup must be a list of shell lines; got {setup!r}.")
-        return cls(tuple(words), tuple(map(str, setup)))
+        given = {key: value for key, value in keys.items() if key not in OTHERS and value not in (None, {}, [])}
+        return cls(tuple(words), tuple(map(str, setup)), given)
+
+    def check(self) -> None:
+        """See `Engine`."""
+        said = self._call(SUBMITTING, "sbatch", "--test-only", *self.options, "--wrap=true")
+        if said.returncode and not LATER.search(said.stderr):
+            raise self._refusal(said)
 
     def start(self, command: Sequence[str], folder: Path, name: str) -> str:
         """See `Engine`."""
-        lines = ("#!/bin/bash", *self.setup, f"exec {shlex.join(command)}", "")  # exec: TERM is for the command
-        write_text(folder / "job.sh", "\n".join(lines))
+        # Its folder is the proof that a job is ours. exec: TERM is for the command.
+        lines = ("#!/bin/bash", f"cd {shlex.quote(os.getcwd())}", *self.setup, f"exec {shlex.join(command)}", "")
+        write_text(folder / SCRIPT, "\n".join(lines))
         said = self._call(
-            SUBMITTING, "sbatch", "--parsable", "--no-requeue", f"--job-name={name}", f"--output={folder / OUTPUT}",
-            "--open-mode=append", *self.options, str(folder / "job.sh"),
+            SUBMITTING, "sbatch", "--parsable", "--no-requeue", f"--job-name={name}", f"--chdir={folder}",
+            f"--output={folder / OUTPUT}", "--open-mode=append", *self.options, str(folder / SCRIPT),
         )  # fmt: skip
         if (id := re.match(r"\d+", said.stdout.strip())) is None:
-            raise ConfigError(f"SLURM takes no such job: {_reason(said)}. See hydra.launcher.")
+            raise self._refusal(said)
         return id[0]
 
-    def statuses(self, ids: Collection[str]) -> dict[str, Status]:
+    def statuses(self, started: Mapping[str, Path]) -> dict[str, Status]:
         """See `Engine`."""
-        if not (known := _numbers(ids)):
+        if not (ids := [id for id in started if re.fullmatch("[0-9]+", id)]):
             return {}
         said = self._call(
-            ASKING, "squeue", "--noheader", "--states=all", f"--format={FORMAT}", f"--jobs={','.join(known)}"
+            ASKING, "squeue", "--noheader", "--states=all", f"--format={FORMAT}", f"--jobs={','.join(ids)}"
         )
         if said.returncode and "Invalid job id" not in said.stderr:  # which it says of one that it has forgotten
             raise EngineAway(_reason(said))
-        return parse(said.stdout)
+        return parse(said.stdout, started)
 
-    def cancel(self, ids: Collection[str]) -> None:
+    def cancel(self, started: Mapping[str, Path]) -> None:
         """See `Engine`."""
-        if known := _numbers(ids):
-            self._call(ASKING, "scancel", "--quiet", *known)
+        if ours := self.statuses(started):
+            self._call(ASKING, "scancel", "--quiet", *ours)
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
+
+    def _refusal(self, said: "subprocess.CompletedProcess[str]") -> ConfigError:
+        reason = _reason(said)
+        about = next(keys for words, keys in ABOUT.items() if re.search(words, reason, re.I))
+        asked = [f"hydra.launcher.{key}={self.given[key]}" for key in about if key in self.given]
+        came = f"That came of {', '.join(asked)}" if asked else "See hydra.launcher"
+        return ConfigError(f"SLURM takes no such job: {reason}. {came}; {SEE}.")
 
     def _call(self, seconds: float, *command: str) -> "subprocess.CompletedProcess[str]":
         try:
@@ -150,11 +185,6 @@ class Slurm:
         if said.returncode and AWAY.search(said.stderr):
             raise EngineAway(_reason(said))
         return said
-
-
-def _numbers(ids: Collection[str]) -> list[str]:
-    """Keep what is a job's number: ids come from files, which may be damaged or a stranger's."""
-    return [id for id in ids if re.fullmatch(r"[0-9]+(_[0-9]+)?", id)]
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -176,18 +206,21 @@ def _megabytes(memory: Any) -> int:
     return int(memory * 1024)
 
 
-def parse(told: str) -> dict[str, Status]:
-    """Read what squeue says of jobs, by id.
+def parse(told: str, started: Mapping[str, Path]) -> dict[str, Status]:
+    """Read what squeue says of jobs, by id; those that work elsewhere than they were started in are left out.
 
-    >>> parse("7|RUNNING|n1|None")
+    >>> parse("7|RUNNING|n1|None|/jobs/7", {"7": Path("/jobs/7")})
     {'7': Status(state=<State.RUNNING: 'running'>, host='n1', kind=<Kind.LOST: 'lost'>, message='', cancelled=False)}
+    >>> parse("7|RUNNING|n1|None|/home/me/thesis", {"7": Path("/jobs/7")})
+    {}
     """
     found = {}
     for line in told.splitlines():
-        id, _, rest = line.partition("|")
-        if rest.count("|") != 2:
+        if line.count("|") < 4:
             continue
-        state, host, reason = rest.split("|")
+        id, state, host, reason, folder = line.split("|", 4)
+        if id not in started or os.path.realpath(folder) != os.path.realpath(started[id]):
+            continue
         if state in WAITING:
             found[id] = Status(State.WAITING)
         elif state in RUNNING:

@@ -283,6 +283,7 @@ def deserialize(body: bytes) -> Outcome:
     """Read an outcome; of what is none, that the trial was lost."""
     try:
         told = json.loads(body)
-        return Outcome(Kind(told["kind"]), told["value"], str(told["message"]), str(told["traceback"]))
+        said = str(told["message"]), str(told["traceback"])
+        return Outcome(Kind(told["kind"]), told["value"], *said, began=told.get("began") is not False)
     except (ValueError, KeyError, TypeError, RecursionError):
         return Outcome(Kind.LOST, message="Something else than a result came from the process: the task wrote to it.")

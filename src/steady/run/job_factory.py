@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,13 @@ class JobFactory:
         return sweep["subdir"] in BY_NUMBER
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
-        """Check that the task can be sent, and that jobs of the examples can have a folder, else raise ConfigError."""
+        """Check launcher, task, and that jobs of the examples can have a folder, else raise ConfigError.
+
+        A StudyError for links in the folder of jobs: what is written there and removed must be the study's own.
+        """
+        _ = self.engine
+        safe_paths.refuse_links([self.jobs_folder], self.options.record, "study", StudyError)
+        safe_paths.refuse_links_within(self.jobs_folder, "folder of jobs", StudyError)
         pickle_shared(self.hydra_context, self.task, self.config)
         if self._by_number or self.space.extender:  # what an extender draws is not known here
             return
@@ -154,6 +161,18 @@ class JobFactory:
     def _through_launcher(self) -> bool:
         return bool(self.config.hydra.launcher._target_ != BASIC_LAUNCHER)
 
+    @property
+    def jobs_folder(self) -> Path:
+        """Folder through which controllers and the jobs of an engine talk; absolute."""
+        return self.options.record.absolute() / JOBS
+
+    @cached_property
+    def engine(self) -> Engine | None:
+        """The engine that takes the launcher's place, if one does; a ConfigError if it knows not all of its keys."""
+        launcher = self.config.hydra.launcher
+        make = ENGINES.get(launcher._target_)
+        return make(OmegaConf.to_container(launcher, resolve=True)) if make else None
+
     def executor(self) -> Executor:
         """Make the executor of the trials; it goes through the user's launcher if that is not Hydra's basic one."""
         if bare := Script.started().bare:
@@ -163,16 +182,15 @@ class JobFactory:
                 bare,
             )
         given, launcher = self.options, self.config.hydra.launcher
-        if make_engine := ENGINES.get(launcher._target_):
-            engine = make_engine(OmegaConf.to_container(launcher, resolve=True))
+        if self.engine:
             return ClusterExecutor(
-                engine,
+                self.engine,
                 self._shared(self.task),
                 given.slots,
-                given.record / JOBS,
+                self.jobs_folder,
                 given.storage,
-                given.trials_per_job or engine.trials_per_job,
-                name=str(launcher.get("name") or self.config.hydra.job.name),
+                given.trials_per_job or self.engine.trials_per_job,
+                name=str(launcher.get("name") or given.study),
                 bounds=given.trial_timeout,
                 python=launcher.get("python") or sys.executable,
             )

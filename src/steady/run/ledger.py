@@ -213,7 +213,8 @@ class Ledger:
         outcome = self._check_values(outcome)
         runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": _began(trial, begun), "end": time.time()}]
         try:
-            self.trials.note(trial, meta.RUNS, runs)
+            if outcome.began:
+                self.trials.note(trial, meta.RUNS, runs)
             self.attach(job.number, job.folder)
             outcome = self._constrain(trial, outcome)
             self._tell(trial, job, outcome)
@@ -350,6 +351,9 @@ def _describe_end(trial: FrozenTrial, outcome: Outcome) -> str:
     if trial.state == TrialState.COMPLETE:
         beyond = f" ({outcome.message})" if outcome.kind == Kind.INFEASIBLE else ""
         return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}{beyond}"
+    if trial.state == TrialState.WAITING and not outcome.began:
+        again = "goes on from its checkpoint" if meta.has(trial, meta.JOB) else "begins"
+        return f"trial {trial.number} was taken out of the queue, and {again} when its turn comes"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""
     said = f": {headline(outcome.message)}" if outcome.message.strip() else ""
     return f"trial {trial.number} {outcome.kind.value}{again}{said}"

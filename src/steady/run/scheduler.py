@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
-from steady import grammar
+from steady import grammar, printing
 from steady.exceptions import StorageError
 from steady.jobs.executor import Executor, Job
 from steady.jobs.job_files import Left, Leftovers
@@ -96,8 +96,8 @@ class Scheduler:
     def _wind_down(self, error: StorageError) -> None:
         """Let the running trials come to their next checkpoint. Whoever goes on with the study will find them left."""
         if running := self.executor.running():
-            names = ", ".join(str(job.number) for job in running.values())
-            self.event(f"{str(error).partition(': ')[0]}: trials {names} go on to their next checkpoint, and stop")
+            they = printing.trials(job.number for job in running.values())
+            self.event(f"{str(error).partition(': ')[0]}: let {they} come to a checkpoint, and stop")
         self.executor.stop()
         while self.executor.running():
             self.executor.wait(TICK)

@@ -56,6 +56,7 @@ class Outcome:
     value: Any = None  # what the task returned, if it did
     message: str = ""  # one line for people
     traceback: str = ""  # of the exception, if there was one
+    began: bool = True  # False: it only waited in the queue of an engine
 
 
 def classify(error: BaseException) -> Outcome:

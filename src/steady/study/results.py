@@ -126,10 +126,10 @@ def print_table(
     if remark := uneven(study):
         console.print(_text(remark))
     for (kind, message), failed in _failures(trials).items():
-        numbers = ", ".join(str(trial.number) for trial in failed)
+        they = printing.trials(trial.number for trial in failed)
         log = meta.get(failed[0], meta.LOG)
         where = f" (log: {log})" if log else ""
-        console.print(_text(f"{kind}, trial{'s' * (len(failed) > 1)} {numbers}: {message}{where}"))
+        console.print(_text(f"{kind}, {they}: {message}{where}"))
 
 
 def summary(study: optuna.Study, objective: Sequence[str]) -> str:

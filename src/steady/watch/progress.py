@@ -115,7 +115,7 @@ class ProgressReporter:
         self.total = len(plan)
         numbers = sorted({one[meta.CONFIRMS] for one in plan})
         seeds = len({one[meta.SEED] for one in plan})
-        self.event(f"confirming trials {', '.join(map(str, numbers))} under {seeds} other seeds each")
+        self.event(f"confirming {printing.trials(numbers)} under {seeds} other seeds each")
 
     def event(self, line: str) -> None:
         """Show one line."""

@@ -113,6 +113,23 @@ def test_an_allocation_ends_after_as_many_jobs_as_it_may_serve(make: Make, engin
     executor.close()
 
 
+def test_an_allocation_that_finds_no_job_makes_room_for_one_that_waits(make: Make, engine: FakeEngine) -> None:
+    executor = make(lambda cfg: float(cfg.x), slots=2)
+    executor.submit(job(0, "x=1.0"))
+    engine.queue = True  # there is room for one
+    executor.submit(job(1, "x=2.0"))
+    assert end(executor).value == 1.0
+    assert len(executor.free) == 1
+    while executor.free:
+        assert executor.wait(0.1) == []
+    files = JobFiles(engine.commands["1"][1])
+    assert files.orders().more is False
+    assert engine.processes["1"].wait() == 0
+    engine.let_go("2")
+    assert end(executor).value == 2.0
+    executor.close()
+
+
 def test_slots_run_beside_each_other_and_each_has_its_own_allocation(make: Make, engine: FakeEngine) -> None:
     def meet(cfg: DictConfig) -> float:
         Path(f"here-{cfg.x}").touch()
@@ -234,6 +251,7 @@ def test_to_stop_takes_what_waits_out_of_the_queue_and_lets_the_rest_come_to_a_c
         ended |= {one.number: outcome for one, outcome in executor.wait(60.0)}
     assert {number: outcome.kind for number, outcome in ended.items()} == {0: Kind.INTERRUPTED, 1: Kind.INTERRUPTED}
     assert "at a checkpoint" in ended[0].message
+    assert {number: outcome.began for number, outcome in ended.items()} == {0: True, 1: False}
     assert engine.cancelled == ["2"]
     executor.close()
     assert engine.processes["1"].poll() == 0
@@ -366,7 +384,8 @@ def test_another_executor_dismisses_what_runs_and_gets_what_came_of_it(make: Mak
     assert left.kind == Kind.INTERRUPTED
     engine.let_go("2")
     assert engine.processes["2"].wait() == 0
-    assert JobFiles(engine.commands["2"][1]).report().outcome.message == "It was taken back before it began."
+    told = JobFiles(engine.commands["2"][1]).report().outcome
+    assert (told.message, told.began) == ("It was taken back before it began.", False)
     assert not Path("out/1").exists()
 
 

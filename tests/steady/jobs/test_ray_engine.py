@@ -5,6 +5,7 @@ import os
 import sys
 import textwrap
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def launcher(init: Any = None, **remote: Any) -> dict[str, Any]:
 @pytest.fixture
 def engine(ray: Path) -> Any:
     engine = RayEngine.from_launcher(launcher(num_cpus=2))
+    engine.check()
     yield engine
     engine.close()
 
@@ -137,24 +139,25 @@ def test_the_launcher_is_known_without_its_package() -> None:
 )
 def test_keys_that_mean_nothing_are_refused(ray: Path, given: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        RayEngine.from_launcher(given)
+        RayEngine.from_launcher(given).check()
 
 
 def test_a_missing_ray_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     with pytest.raises(ConfigError, match="pip install 'ray"):
-        RayEngine({}, {})
+        RayEngine({}, {}).check()
 
 
 def test_a_missing_token_is_said(ray: Path) -> None:
     (ray / "wants a token").touch()
     with pytest.raises(ConfigError, match=r"RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN"):
-        RayEngine({}, {})
+        RayEngine({}, {}).check()
 
 
 def test_ray_is_quiet_unless_it_is_asked_to_speak(ray: Path) -> None:
-    RayEngine.from_launcher(launcher({"namespace": "mine", "log_to_driver": True})).close()
+    with closing(RayEngine.from_launcher(launcher({"namespace": "mine", "log_to_driver": True}))) as engine:
+        engine.check()
     given = eval((ray / "init").read_text())
     assert given == {
         "namespace": "mine", "include_dashboard": False, "log_to_driver": True, "logging_level": "ERROR",
@@ -183,13 +186,13 @@ ENDS = [
 @pytest.mark.parametrize(("result", "kind", "message"), ENDS)
 def test_ends_are_sorted(engine: RayEngine, ray: Path, result: str, kind: Kind, message: str) -> None:
     id = engine.start(["true"], ray, "steady")
-    assert engine.statuses([id, "forgotten"]) == {id: Status(State.WAITING)}
+    assert engine.statuses({id: ray, "forgotten": ray}) == {id: Status(State.WAITING)}
     (ray / f"{id}.host").write_text("'n1'")
-    assert engine.statuses([id]) == {id: Status(State.RUNNING, "n1")}
+    assert engine.statuses({id: ray}) == {id: Status(State.RUNNING, "n1")}
     (ray / f"{id}.wait").write_text("exceptions.ActorUnavailableError()")  # for a moment
-    assert engine.statuses([id]) == {id: Status(State.RUNNING, "n1")}
+    assert engine.statuses({id: ray}) == {id: Status(State.RUNNING, "n1")}
     (ray / f"{id}.wait").write_text(result)
-    assert engine.statuses([id]) == engine.statuses([id]) == {id: Status(State.ENDED, "n1", kind, message)}
+    assert engine.statuses({id: ray}) == engine.statuses({id: ray}) == {id: Status(State.ENDED, "n1", kind, message)}
     assert (ray / f"{id}.killed").exists()  # else it would linger
 
 
@@ -198,35 +201,46 @@ def test_another_controller_finds_an_actor_and_cancels_it(engine: RayEngine, ray
     engine.close()
     (ray / f"{id}.host").write_text("'n1'")
     other = RayEngine({}, {})
-    assert other.statuses([id]) == {id: Status(State.RUNNING, "n1")}
-    other.cancel([id, "forgotten"])
+    assert other.statuses({id: ray}) == {id: Status(State.RUNNING, "n1")}
+    other.cancel({id: ray, "forgotten": ray})
     (ray / f"{id}.wait").write_text("-9")
-    assert other.statuses([id])[id].cancelled
+    assert other.statuses({id: ray})[id].cancelled
     other.close()
+
+
+@pytest.mark.security
+def test_an_actor_of_another_folder_is_neither_looked_at_nor_cancelled(engine: RayEngine, ray: Path) -> None:
+    """Its id comes from a file, which may be a stranger's."""
+    id = engine.start(["true"], ray / "another sweep", "steady")
+    assert engine.statuses({id: ray}) == {}
+    engine.cancel({id: ray})
+    assert not (ray / f"{id}.killed").exists()
+    engine.cancel({id: ray / "another sweep"})
+    assert (ray / f"{id}.killed").exists()
 
 
 def test_a_ray_that_is_late_is_away_until_it_answers(engine: RayEngine, ray: Path) -> None:
     id = engine.start(["true"], ray, "steady")
     (ray / "away").touch()
     with pytest.raises(EngineAway, match="does not answer"):
-        engine.statuses([id])
+        engine.statuses({id: ray})
     with pytest.raises(EngineAway):
-        engine.cancel([id])
+        engine.cancel({id: ray})
     assert not (ray / f"{id}.killed").exists()
     (ray / "away").unlink()
-    assert engine.statuses([id]) == {id: Status(State.WAITING)}
+    assert engine.statuses({id: ray}) == {id: Status(State.WAITING)}
 
 
 def test_a_connection_that_dies_is_made_again(engine: RayEngine, ray: Path) -> None:
     id = engine.start(["true"], ray, "steady")
     (ray / "dies").touch()
     with pytest.raises(EngineAway, match="has ended"):
-        engine.statuses([id])
+        engine.statuses({id: ray})
     (ray / "dies").unlink()
     until = time.monotonic() + 60
     while True:
         try:
-            assert engine.statuses([id]) == {id: Status(State.WAITING)}
+            assert engine.statuses({id: ray}) == {id: Status(State.WAITING)}
             return
         except EngineAway:
             assert time.monotonic() < until
@@ -236,14 +250,15 @@ def test_a_ray_that_is_away_for_too_long_ends_the_sweep(engine: RayEngine, ray: 
     engine.patience = 0.0
     (ray / "away").touch()
     with pytest.raises(EngineAway):
-        engine.statuses(["1"])
+        engine.statuses({})
     with pytest.raises(StudyError, match="the same command goes on"):
-        engine.statuses(["1"])
+        engine.statuses({})
     (ray / "away").unlink()
 
 
 def test_it_warns_of_what_no_node_has(ray: Path, caplog: pytest.LogCaptureFixture) -> None:
-    RayEngine({}, {"num_gpus": 1, "resources": {"large": 2}}).close()
+    with closing(RayEngine({}, {"num_gpus": 1, "resources": {"large": 2}})) as engine:
+        engine.check()
     assert "No node of Ray has 1 CPU, 1 GPU, 2 large" in caplog.text
 
 

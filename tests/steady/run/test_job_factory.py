@@ -163,8 +163,25 @@ def test_a_launcher_for_slurm_is_replaced_by_jobs_of_our_own(make: Make) -> None
         jobs.config.hydra.launcher = {"_target_": slurm, "name": "cats", "timeout_min": 5, "python": "/usr/bin/python3"}
     executor = jobs.executor()
     assert isinstance(executor, ClusterExecutor)
+    assert executor.engine is jobs.engine
     assert (executor.slots, executor.trials_per_job, executor.name) == (3, 1, "cats")
     assert executor.root == Path("sweeps/cats/jobs").absolute()
     assert "/usr/bin/python3" in executor.command
     assert executor.engine.options == ("--time=5", "--signal=B:TERM@120")  # type: ignore[attr-defined]
     executor.close()
+
+
+@pytest.mark.security
+def test_links_in_the_folder_of_jobs_are_refused(make: Make, tmp_path: Path) -> None:
+    """What is written there, and removed, must not be somebody else's."""
+    (tmp_path / "victim").mkdir()
+    jobs = make().jobs_folder
+    jobs.parent.mkdir(parents=True)
+    jobs.symlink_to(tmp_path / "victim")
+    with pytest.raises(StudyError, match=r"jobs is a link out of the study, to .*victim"):
+        make().check([])
+    jobs.unlink()
+    jobs.mkdir()
+    (jobs / "0123456789ab").symlink_to(tmp_path / "victim")
+    with pytest.raises(StudyError, match="0123456789ab is a link out of the folder of jobs"):
+        make().check([])

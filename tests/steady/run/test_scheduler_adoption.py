@@ -113,3 +113,22 @@ def test_a_job_in_a_queue_began_when_it_says() -> None:
     study._storage.set_trial_user_attr(trial._trial_id, meta.JOB, told)
     scheduler(Adopting(1, (0,)), Limits(1), study).run()
     assert study.trials[0].user_attrs[meta.RUNS][0]["start"] == 1000.0
+
+
+def test_one_that_left_the_queue_before_it_began_is_said_to_begin() -> None:
+    study = optuna.create_study(study_name="cats")
+    lines: list[str] = []
+    waited = Outcome(Kind.INTERRUPTED, message="It was taken out of the queue.", began=False)
+    scheduler(Script(1, waited), Limits(1), study, event=lines.append).run()
+    assert "trial 0 was taken out of the queue, and begins when its turn comes" in lines
+    assert not [line for line in lines if "checkpoint" in line]
+    assert len(study.trials[0].user_attrs[meta.RUNS]) == 1  # it did not run while it waited
+
+
+def test_one_that_had_a_checkpoint_before_it_waited_goes_on_from_it() -> None:
+    study = left_by_another(1)
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.JOB, {"attempt": 0})
+    lines: list[str] = []
+    script = Adopting(1, (0,), Outcome(Kind.INTERRUPTED, began=False))
+    scheduler(script, Limits(1), study, event=lines.append).run()
+    assert "trial 0 was taken out of the queue, and goes on from its checkpoint when its turn comes" in lines

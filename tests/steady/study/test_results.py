@@ -415,7 +415,7 @@ def test_each_distinct_failure_is_told_once_below_the_table() -> None:
         )
     )
     assert out[out.rindex("┘") + 1 :].strip().splitlines() == [
-        "failed, trials 1, 3: ValueError: no cats (log: out/1/train.log)",
+        "failed, trials 1 and 3: ValueError: no cats (log: out/1/train.log)",
         "out of memory, trial 2: too wide (log: out/2/train.log)",
         "fail, trial 4: no message",
     ]

@@ -75,4 +75,4 @@ def test_the_confirmation_is_shown_in_the_searchs_place() -> None:
     made.refresh()
     state: SweepState = shown.show.call_args.args[0]
     assert (state.study, state.n_trials) == ("cats.confirm", 6)
-    shown.event.assert_called_once_with("confirming trials 2, 4 under 3 other seeds each")
+    shown.event.assert_called_once_with("confirming trials 2 and 4 under 3 other seeds each")
