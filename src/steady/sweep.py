@@ -114,12 +114,14 @@ class Sweep:
         self.started = time.monotonic()
         self.options, self.space, self.config = self.jobs.options, self.jobs.space, self.jobs.config
         self.opener, self.names = StudyOpener(self.jobs), list(self.options.objective)
-        asked = {"A pruner": self.options.pruning, "A constraint": self.options.constraints}
+        options = self.options
+        asked = {"A pruner": options.pruning, "Promotion": options.promotion, "A constraint": options.constraints}
         if (deaf := [who for who, given in asked.items() if given]) and not self.jobs.has_trial_node:
             raise StudyError(
                 f"{deaf[0]} hears of trials through the node `trial` of the configuration, and there is none. Add "
                 "`trial: {number: null, attempt: 0, study: null, storage: null}`, and report scores as "
-                "steady.reporting shows; or set hydra.sweeper.pruner=null and no hydra.sweeper.constraints."
+                "steady.reporting shows; or set hydra.sweeper.pruner=null, hydra.sweeper.promotion=null and no "
+                "hydra.sweeper.constraints."
             )
 
     def run(self) -> None:
@@ -178,7 +180,9 @@ class Sweep:
     def _proposer(self, study: optuna.Study) -> Proposer:
         samplers = Samplers(self.options.sampler, seed(self.options, study), self.space)
         prior = self.opener.prior(study)
-        return Proposer(study, self.space, samplers, self.options.duplicates, self.config, prior)
+        return Proposer(
+            study, self.space, samplers, self.options.duplicates, self.config, prior, self.options.promotion, self.names
+        )
 
     def _scheduler(self, view: TrialView, executor: Executor, leases: Leases, progress: ProgressReporter) -> Scheduler:
         study, typical = view.study, TypicalSeconds(self.options.trial_minutes)
@@ -195,7 +199,8 @@ class Sweep:
             event=progress.event,
             attach=Artifacts(study, self.options.record, self.options.artifacts).attach,
             stop=self.stop,
-            must_report=self.options.pruning.metrics if self.options.pruning else (),
+            must_report=judged.metrics if (judged := self.options.pruning or self.options.promotion) else (),
+            promotion=self.options.promotion,
             constraints=self.options.constraints,
             view=view,
         )

@@ -175,6 +175,8 @@ def state(trial: FrozenTrial) -> str:
     >>> state(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.OUTCOME: "timed out"}))
     'timed out'
     """
+    if meta.paused_at(trial) is not None:
+        return str(Kind.PAUSED)
     told = meta.get(trial, meta.OUTCOME)
     # One that goes on still carries how its last attempt ended. Of a controller killed between telling the outcome
     # and ending the trial there may even be "complete" on one that is not.
