@@ -137,8 +137,8 @@ def seen(directions: list[str], objective: list[str], promotion: Promotion = ONE
     view = RungView(promotion, objective, study.directions)
     trials = [
         trial_at(0, TrialState.WAITING, 0.5), trial_at(1, TrialState.RUNNING, 0.7, 0.9, attempt=1),
-        trial_at(2, TrialState.COMPLETE, 0.1, 0.1), trial_at(3, TrialState.RUNNING), trial_at(4, TrialState.PRUNED, 0.4),
-        trial_at(5, TrialState.FAIL, 0.1),
+        trial_at(2, TrialState.COMPLETE, 0.1, 0.1), trial_at(3, TrialState.RUNNING),
+        trial_at(4, TrialState.PRUNED, 0.4), trial_at(5, TrialState.FAIL, 0.1),
     ]  # fmt: skip
     first = view.update(trials)
     assert view.update(trials) == first  # what has ended is handed out again
@@ -150,10 +150,8 @@ def test_samplers_see_the_last_score_of_those_that_are_under_way_and_never_that_
     assert [(trial.number, trial.state.name, trial.intermediate_values) for trial in shown] == [
         (1, "PRUNED", {3: 0.9}), (4, "PRUNED", {1: 0.4}), (0, "PRUNED", {1: 0.5})
     ]  # fmt: skip
-    assert [trial.intermediate_values for trial in seen(["maximize"], [])][0] == {
-        3: -0.9
-    }  # the score runs the other way
-    assert [trial.intermediate_values for trial in seen(["maximize"], ["loss"])][0] == {3: 0.9}  # it is the objective
+    assert seen(["maximize"], [])[0].intermediate_values == {3: -0.9}  # the score runs the other way
+    assert seen(["maximize"], ["loss"])[0].intermediate_values == {3: 0.9}  # it is the objective
 
 
 def test_of_several_objectives_they_have_values_if_all_are_among_the_scores() -> None:
@@ -176,8 +174,10 @@ def test_samplers_learn_from_paused_trials(sampler: type, directions: list[str])
     for number in range(30):
         x = number / 30
         attrs = {meta.RUNGS: {"1": {"a": x, "b": x}}, meta.ATTEMPT: 0, meta.PAUSED: {"rung": 1, "attempt": 0}}
-        drawn = {"params": {"x": x}, "distributions": space.parameters}
-        study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attrs, **drawn))
+        params, distributions = {"x": x}, dict(space.parameters)
+        study.add_trial(
+            create_trial(state=TrialState.WAITING, user_attrs=attrs, params=params, distributions=distributions)
+        )
     promotion = Promotion(3, RUNGS, ["a"], ["minimize"])
     names = ["a", "b"][: len(directions)]
     node = {"_target_": f"optuna.samplers.{sampler.__name__}", "seed": 0}
