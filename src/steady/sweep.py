@@ -261,7 +261,9 @@ class Sweep:
         self._require_finished(study, told=True)
         if not budget.is_complete(study, self.options.n_trials) and self.options.timeout is not None:
             line = shlex.join(map(shown, command()))
-            say(f"Its time is over (hydra.sweeper.timeout). The same line goes on:\n  {line}")
+            paused = results.paused_words(study.get_trials(deepcopy=False))
+            said = "Its time is over (hydra.sweeper.timeout)." + (f" {paused}." if paused else "")
+            say(f"{said} The same line goes on:\n  {line}")
         url = shown(self.options.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
         say(f"Study: {self.options.record}. {self.options.next_step or look}")
@@ -278,6 +280,12 @@ class Sweep:
         if has_finished(study):
             return
         trials, timeout = study.get_trials(deepcopy=False), self.options.timeout
+        if paused := results.paused_words(trials):
+            raise StudyError(
+                f"No trial has come to its end yet, so there is no best one: {paused}. The same line goes on with "
+                "them. Give it more time (hydra.sweeper.timeout), or begin another study with shorter trials or fewer "
+                "rungs (hydra.sweeper.promotion)."
+            )
         if timeout is not None and not any(trial.state.is_finished() for trial in trials):
             raise StudyError(
                 "No trial finished: the time was over before one did "

@@ -80,7 +80,7 @@ def test_it_decides_as_the_papers_algorithm(eta: float, data: st.DataObject) -> 
     scores: dict[int, list[float]] = {}
     running: set[int] = set()
     for _ in range(data.draw(st.integers(1, 40))):
-        if running and data.draw(st.booleans()):
+        if len(running) and data.draw(st.booleans()):
             number = data.draw(st.sampled_from(sorted(running)))
             rung = len(scores[number])
             if rung == len(RUNGS) - 1:
@@ -132,7 +132,7 @@ def test_uncounted_trials_are_no_rivals_and_other_rungs_hold_nobody() -> None:
     assert not RungTable(Promotion(3, [2, 9], ["loss"], ["minimize"])).is_paused(trials[1])
 
 
-def seen(directions: list[str], objective: list[str], promotion: Promotion = ONE) -> list[FrozenTrial]:
+def seen(directions: list[Any], objective: list[str], promotion: Promotion = ONE) -> list[FrozenTrial]:
     study = optuna.create_study(directions=directions)
     view = RungView(promotion, objective, study.directions)
     trials = [
@@ -168,7 +168,7 @@ def test_of_several_objectives_they_have_values_if_all_are_among_the_scores() ->
 
 @pytest.mark.parametrize("directions", [["minimize"], ["minimize", "minimize"]])
 @pytest.mark.parametrize("sampler", [TPESampler, NSGAIISampler])
-def test_samplers_learn_from_paused_trials(sampler: type, directions: list[str]) -> None:
+def test_samplers_learn_from_paused_trials(sampler: type, directions: list[Any]) -> None:
     """All good ones are below 0.1, and only rungs know."""
     study, space = optuna.create_study(directions=directions), Space.parse({"x": "interval(0.0, 1.0)"}, [])
     for number in range(30):
