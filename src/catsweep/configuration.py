@@ -7,7 +7,7 @@ class methods: `check_config(cfg)`, `check_photos(cfg, photos)`, `complete_confi
 
 import pkgutil
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,17 @@ def check_objective(cfg: DictConfig, names: Collection[str]) -> None:
         )
 
 
-def check_rungs(cfg: DictConfig, metrics: Collection[str], taken: Collection[str]) -> None:
-    """Refuse to prune by `metrics` that are not among the scores `taken` at rungs, or without a rung."""
-    if metrics and not cfg.rungs:
+def check_rungs(cfg: DictConfig, metrics: Collection[str], taken: Collection[str], steps: Sequence[int] = ()) -> None:
+    """Refuse to judge by `metrics` that are not among the scores `taken` at rungs, or without a rung.
+
+    `steps` are the rungs of a promotion, which take the place of the configuration's.
+    """
+    if steps and not steps[0]:
+        raise ConfigError(
+            "The rungs of hydra.sweeper.promotion are in the unit of the last, which is the whole budget: each is more "
+            f"than 0, such as [1, 3, 9] for a ninth and a third; got {list(steps)}."
+        )
+    if metrics and not steps and not cfg.rungs:
         raise ConfigError(
             "Pruning needs rungs, shares of the budget such as [0.25, 0.5]; got none. "
             "Set some, or hydra.sweeper.pruner=null."

@@ -23,6 +23,7 @@ from steady.confirm.confirmation import Confirmation, ConfirmedTrial
 from steady.safe_paths import inside
 from steady.storage.location import open_study
 from steady.study import constraints, meta
+from steady.study.results import state
 from steady.study.select import Objective, ScoredTrial, TrialChoice, candidates, choose, equal_values, pareto_set
 from steady.study.untrusted import SWEPT, is_plain
 
@@ -72,8 +73,8 @@ def read_trials(folder: Path, runs: Path) -> FinishedTrials:
             "begin a study with other constraints."
         )
     if not front:
-        states = Counter(t.state.name.lower() for t in trials)
-        have = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no trial at all"
+        states = Counter(state(t) for t in trials)
+        have = ", ".join(f"{count} {name}" for name, count in sorted(states.items())) or "no trial at all"
         raise ExportError(
             f"Study {folder.name!r} has no finished trial to choose from (it has {have}). "
             f"Run `make sweep` to the end, or look for the reason of a failure in {runs}/<trial>/."

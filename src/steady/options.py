@@ -27,6 +27,7 @@ PREPARATION = 3600.0  # seconds beside the training
 TIMES = 10  # as long as the training is to take
 TPE = "optuna.samplers.TPESampler"  # with Optuna's own defaults: what `sampler: null` is
 SAME_FAILURES = 3
+LEAST_RUNGS = 2  # of a promotion
 LOOKS = 20  # for a hanging trial, within the shorter of its bounds; at most one a second
 RANGES = {  # of numbers: the least value, whether it is whole, whether null is one
     "n_trials": (1, True, False),
@@ -88,6 +89,21 @@ class Pruning:
     directions: list[str]
 
 
+@dataclass(frozen=True)
+class Promotion:
+    """Asynchronous successive halving: which share of the trials goes on from which rungs, judged by which scores."""
+
+    eta: float  # one of so many goes on; above 1
+    rungs: list[int]  # steps at which trials report, ascending; the last is the whole budget
+    metrics: list[str]
+    directions: list[str]
+
+    @property
+    def pausing(self) -> list[int]:
+        """The rungs at which trials are paused: all but the last."""
+        return self.rungs[:-1]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
     """Options of one sweep, under the names of the schema."""
@@ -110,6 +126,7 @@ class SweepOptions:
     enqueue: Sequence[Any]
     duplicates: Literal["resample", "reuse", "allow"]
     pruning: Pruning | None
+    promotion: Promotion | None
     timeout: float | None
     retries: int
     trial_timeout: TrialTimeout
@@ -179,6 +196,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
         "warm_start": _warm_start(keys["warm_start"], study),
         "constraints": parse_all(keys["constraints"] or {}),
         "pruning": _pruning(keys),
+        "promotion": _promotion(keys),
         "trial_timeout": _trial_timeout(keys["trial_timeout"], keys["trial_minutes"]),
         # Whoever says `max_failure_rate=1` wants every trial, however many fail, as with hydra-optuna-sweeper.
         "max_same_failures": SAME_FAILURES if same is None and rate != 1 else same,
@@ -272,18 +290,42 @@ def _warm_start(given: Any, own: str) -> Any:
 
 
 def _pruning(keys: Mapping[str, Any]) -> Pruning | None:
-    node, metrics, given = keys["pruner"], _listed(keys["prune_metric"]), keys["prune_direction"]
-    if node is None:
+    if (node := keys["pruner"]) is None:
         return None
-    if not metrics:
-        raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")
+    metrics, directions = _judged_by(keys, "pruner")
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise _refused("pruner", "null, or a node with a _target_ such as optuna.pruners.MedianPruner", node)
+    return Pruning(node, metrics, directions)
+
+
+def _promotion(keys: Mapping[str, Any]) -> Promotion | None:
+    if (given := keys["promotion"]) is None:
+        return None
+    is_pair = isinstance(given, dict) and set(given) == {"eta", "rungs"}
+    eta, rungs = (given["eta"], given["rungs"]) if is_pair else (0, [])
+    is_share = type(eta) in (int, float) and 1 < eta < math.inf
+    are_steps = isinstance(rungs, list) and all(type(step) is int and step >= 0 for step in rungs)
+    if not (is_share and are_steps and len(rungs) >= LEAST_RUNGS and rungs == sorted(set(rungs))):
+        expected = "null or {eta: 3, rungs: [1, 3, 9]}: a number above 1, and two ascending whole numbers or more"
+        raise _refused("promotion", expected, given)
+    if keys["pruner"] is not None:
+        raise ConfigError(
+            "hydra.sweeper.promotion pauses a trial where a pruner would end it, so a sweep has one of the two. Choose "
+            "hydra/sweeper/pruner=none beside hydra.sweeper.promotion."
+        )
+    return Promotion(eta, rungs, *_judged_by(keys, "promotion"))
+
+
+def _judged_by(keys: Mapping[str, Any], key: str) -> tuple[list[str], list[str]]:
+    """Get the names of the scores by which trials are judged at rungs, and a direction for each."""
+    metrics, given = _listed(keys["prune_metric"]), keys["prune_direction"]
+    if not metrics:
+        raise ConfigError(f"hydra.sweeper.{key} needs prune_metric: the name of the score that trials report.")
     directions = list(given) if isinstance(given, list | tuple) else [given] * len(metrics)
     if not set(directions) <= {"minimize", "maximize"} or len(directions) != len(metrics):
         expected = "minimize or maximize, or a list with one for each of prune_metric"
         raise _refused("prune_direction", expected, given)
-    return Pruning(node, metrics, directions)
+    return metrics, directions
 
 
 def _trial_timeout(given: Any, minutes: float | None) -> TrialTimeout:

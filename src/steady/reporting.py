@@ -8,7 +8,10 @@ For any Hydra app::
     for epoch in range(cfg.epochs):
         loss = train_one_epoch()
         if reporter and reporter.report(epoch, {"loss": loss}):
-            raise optuna.TrialPruned
+            raise optuna.TrialPruned                                   # it may start again, see `promotion`
+
+With `hydra.sweeper.promotion` a trial that ends so is paused, and starts again when it is promoted: in the same folder,
+with a higher `trial.attempt`. It is to go on from a checkpoint that it wrote there, as after an interruption.
 
 What `hydra.sweeper.constraints` bounds is noted in the same way, as soon as it is known::
 
@@ -39,10 +42,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import write_json
 from steady.exceptions import DivergedError, InterruptedTrial, StorageError, StudyError
+from steady.options import Promotion
+from steady.propose.promotion import goes_on
 from steady.propose.pruning import should_prune
 from steady.storage import open_storage
 from steady.storage.patience import Patience, is_away, wait_at_most
-from steady.study import constraints, meta
+from steady.study import budget, constraints, meta
 from steady.study.trial_folders import PROGRESS
 
 log = logging.getLogger(__name__)
@@ -114,6 +119,11 @@ class TrialReporter:
         self.study, self.number, self.attempt = study, number, attempt
         self.patience = patience or Patience(0.0)  # of the study's storage
         self.settings: Mapping[str, Any] | None = meta.get(study, meta.PRUNING)
+        kept: Mapping[str, Any] | None = meta.get(study, meta.PROMOTION)
+        self.promotion = None if kept is None else Promotion(**kept)
+        self.paused: int | None = None  # the rung at which this attempt ends, to go on when it is promoted
+        # How rung scores are judged, if they are.
+        self.judged_by = tuple((self.settings or kept or {}).get(key, ()) for key in ("metrics", "directions"))
         self.constraints = constraints.of(study)
         self._pending: dict[int, dict[str, float]] = {}  # scores by rung that are not written yet
         self._noted: dict[str, float] = {}
@@ -150,11 +160,13 @@ class TrialReporter:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the scores that the study prunes by; empty if it does not prune."""
-        return list(self.settings["metrics"]) if self.settings else []
+        """Names of the scores that the study prunes or promotes by; empty if it does neither."""
+        return list(self.judged_by[0])
 
     def report(self, step: int, scores: Mapping[str, float]) -> bool:
         """Report the scores at a rung, by name; tell whether the trial should end (raise `optuna.TrialPruned`).
+
+        With `hydra.sweeper.promotion` it is then paused at that rung (`paused`), and may start again later.
 
         `step` rises, and counts alike in all trials. A rung that an earlier attempt has reported keeps its scores. A
         DivergedError for a score that is not finite; a StudyError if one that the study prunes by is missing; an
@@ -172,8 +184,24 @@ class TrialReporter:
         _unwritten.add(self)
         with self._unless_away():
             self.write()
+            if self.promotion is not None:
+                return self._pauses(step, self.promotion)
             return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
         return False
+
+    def _pauses(self, step: int, promotion: Promotion) -> bool:
+        """Decide whether this attempt ends at a rung, and mark the trial if so: nothing later takes that back."""
+        trial = self._trial()
+        if step not in promotion.pausing or step <= meta.get(trial, meta.PROMOTED, -1):
+            return False
+        hidden = budget.uncounted(self.study)
+        rivals = (one for one in self.study.get_trials(deepcopy=False) if one.number not in hidden)
+        rung = None if goes_on(rivals, self.number, step, promotion) else step
+        if rung is not None or self.paused is not None:  # or it passes a rung later than one where it was to pause
+            mark = None if rung is None else {"rung": rung, "attempt": self.attempt}
+            self._storage.set_trial_user_attr(trial._trial_id, meta.PAUSED, mark)
+        self.paused = rung
+        return rung is not None
 
     def note(self, values: Mapping[str, float]) -> bool:
         """Note values of this trial, by name; tell whether one violates a constraint (raise `optuna.TrialPruned`).
@@ -227,6 +255,8 @@ class TrialReporter:
                     self._storage.set_trial_intermediate_value(trial._trial_id, step, scores[self.metrics[0]])
             told = {**reported, **{str(step): scores for step, scores in new.items()}}
             self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, told)
+            for step in new if self.promotion else ():
+                self._storage.set_trial_user_attr(trial._trial_id, f"{meta.REACHED}{step}", True)
         self._pending.clear()
         _unwritten.discard(self)
 
@@ -283,9 +313,9 @@ class TrialReporter:
 
     def _optuna_may_know(self) -> bool:
         """Optuna's own curves are for one objective, and compare in its direction."""
-        if self.settings is None or len(self.metrics) != 1:
-            return False
-        return [direction.name.lower() for direction in self.study.directions] == list(self.settings["directions"])[:1]
+        metrics, directions = self.judged_by
+        own = [direction.name.lower() for direction in self.study.directions]
+        return len(metrics) == 1 and own == list(directions)
 
     def _trial(self) -> FrozenTrial:
         return self._storage.get_trial(self._id)

@@ -115,12 +115,14 @@ class Sweep:
         self.started = time.monotonic()
         self.options, self.space, self.config = self.jobs.options, self.jobs.space, self.jobs.config
         self.opener, self.names = StudyOpener(self.jobs), list(self.options.objective)
-        asked = {"A pruner": self.options.pruning, "A constraint": self.options.constraints}
+        options = self.options
+        asked = {"A pruner": options.pruning, "Promotion": options.promotion, "A constraint": options.constraints}
         if (deaf := [who for who, given in asked.items() if given]) and not self.jobs.has_trial_node:
             raise StudyError(
                 f"{deaf[0]} hears of trials through the node `trial` of the configuration, and there is none. Add "
                 "`trial: {number: null, attempt: 0, study: null, storage: null}`, and report scores as "
-                "steady.reporting shows; or set hydra.sweeper.pruner=null and no hydra.sweeper.constraints."
+                "steady.reporting shows; or set hydra.sweeper.pruner=null, hydra.sweeper.promotion=null and no "
+                "hydra.sweeper.constraints."
             )
 
     def run(self) -> None:
@@ -205,7 +207,9 @@ class Sweep:
     def _proposer(self, study: optuna.Study) -> Proposer:
         samplers = Samplers(self.options.sampler, seed(self.options, study), self.space)
         prior = self.opener.prior(study)
-        return Proposer(study, self.space, samplers, self.options.duplicates, self.config, prior)
+        return Proposer(
+            study, self.space, samplers, self.options.duplicates, self.config, prior, self.options.promotion, self.names
+        )
 
     def _scheduler(self, view: TrialView, executor: Executor, leases: Leases, progress: ProgressReporter) -> Scheduler:
         study, typical = view.study, TypicalSeconds(self.options.trial_minutes)
@@ -222,7 +226,8 @@ class Sweep:
             event=progress.event,
             attach=Artifacts(study, self.options.record, self.options.artifacts).attach,
             stop=self.stop,
-            must_report=self.options.pruning.metrics if self.options.pruning else (),
+            must_report=judged.metrics if (judged := self.options.pruning or self.options.promotion) else (),
+            promotion=self.options.promotion,
             constraints=self.options.constraints,
             view=view,
         )
@@ -283,7 +288,9 @@ class Sweep:
         self._require_finished(study, told=True)
         if not budget.is_complete(study, self.options.n_trials) and self.options.timeout is not None:
             line = shlex.join(map(shown, command()))
-            say(f"Its time is over (hydra.sweeper.timeout). The same line goes on:\n  {line}")
+            paused = results.paused_words(study.get_trials(deepcopy=False))
+            said = "Its time is over (hydra.sweeper.timeout)." + (f" {paused}." if paused else "")
+            say(f"{said} The same line goes on:\n  {line}")
         url = shown(self.options.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
         say(f"Study: {self.options.record}. {self.options.next_step or look}")
@@ -300,6 +307,12 @@ class Sweep:
         if has_finished(study):
             return
         trials, timeout = study.get_trials(deepcopy=False), self.options.timeout
+        if paused := results.paused_words(trials):
+            raise StudyError(
+                f"No trial has come to its end yet, so there is no best one: {paused}. The same line goes on with "
+                "them. Give it more time (hydra.sweeper.timeout), or begin another study with shorter trials or fewer "
+                "rungs (hydra.sweeper.promotion)."
+            )
         if timeout is not None and not any(trial.state.is_finished() for trial in trials):
             raise StudyError(
                 "No trial finished: the time was over before one did "

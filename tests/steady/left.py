@@ -4,6 +4,12 @@ from pathlib import Path
 
 import optuna
 
+from steady.study import meta
+
+PROMOTION = (
+    "reports=true", "hydra.sweeper.promotion={eta: 3, rungs: [1, 2, 4]}", "hydra.sweeper.prune_metric=loss",
+)  # fmt: skip
+
 
 def load(place: Path, name: str = "fake") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{place}/sweeps/{name}/study.db")
@@ -38,3 +44,21 @@ def whole(place: Path, n: int) -> None:
         assert [line[0] for line in lines] == ["0", "1", "2", "3"]
         assert {(float(line[1]), line[2]) for line in lines} == {(trial.params["x"], trial.params["y"])}
         assert trial.values == [trial.params["x"] ** 2 + "abc".index(trial.params["y"])]
+
+
+def halved(place: Path, n: int) -> None:
+    """As `whole`, of a sweep with PROMOTION: each trial did the steps up to its rung once, and the best went on."""
+    study, reached = load(place), {1: 0, 2: 0}
+    assert [trial.number for trial in study.trials] == list(range(n))
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
+    for trial in study.trials:
+        rungs = [int(step) for step in trial.user_attrs[meta.RUNGS]]
+        ended = 4 if trial.state.name == "COMPLETE" else max(rungs)
+        assert [line[0] for line in steps(place, trial.number)] == ["0", "1", "2", "3"][:ended]
+        for step in reached:
+            reached[step] += step in rungs
+    assert reached[1] == n
+    assert n // 3 <= reached[2] < n
+    assert sum(trial.state.name == "COMPLETE" for trial in study.trials) >= reached[2] // 3
+    best = sorted(study.trials, key=lambda trial: trial.user_attrs[meta.RUNGS]["1"]["loss"])[: n // 3]
+    assert all("2" in trial.user_attrs[meta.RUNGS] for trial in best)

@@ -17,7 +17,7 @@ from tests.steady.conftest import APP
 from hydra_plugins.steady_sweeper.config import DefaultSamplerConf, SteadySweeperConf
 from steady import options, resources
 from steady.exceptions import ConfigError
-from steady.options import TrialTimeout
+from steady.options import Promotion, TrialTimeout
 from steady.propose.sampling import Samplers
 from steady.propose.space import Space
 
@@ -219,3 +219,26 @@ def test_a_study_learns_from_others_and_from_each_once(given: Any) -> None:
 )
 def test_what_to_learn_from_may_be_nothing_all_or_names(given: Any, meant: Any) -> None:
     assert read(study_name="cats", warm_start=given).warm_start == meant
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        3, {"eta": 3}, {"eta": 1, "rungs": [1, 3]}, {"eta": 3, "rungs": [1]}, {"eta": 3, "rungs": [3, 1]},
+        {"eta": 3, "rungs": [1, 1]}, {"eta": "3", "rungs": [1, 3]}, {"eta": 3, "rungs": [0.1, 1]},
+        {"eta": 3, "rungs": [-1, 1]}, {"eta": 3, "rungs": 9}, {"eta": 3, "rungs": [1, 3], "more": 1},
+    ],
+)  # fmt: skip
+def test_a_promotion_that_means_nothing_is_refused(said: Any) -> None:
+    with pytest.raises(ConfigError, match=r"promotion must be null or \{eta: 3, rungs: \[1, 3, 9\]\}"):
+        read(promotion=said, prune_metric="loss")
+
+
+def test_a_promotion_needs_a_score_and_no_pruner() -> None:
+    pair = {"eta": 2.5, "rungs": [0, 4]}
+    made = read(promotion=pair, prune_metric=["a", "b"], prune_direction=["minimize", "maximize"]).promotion
+    assert made == Promotion(2.5, [0, 4], ["a", "b"], ["minimize", "maximize"])
+    with pytest.raises(ConfigError, match="promotion needs prune_metric"):
+        read(promotion=pair)
+    with pytest.raises(ConfigError, match="Choose hydra/sweeper/pruner=none beside"):
+        read(promotion=pair, prune_metric="a", pruner={"_target_": "optuna.pruners.MedianPruner"})

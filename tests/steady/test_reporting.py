@@ -338,3 +338,44 @@ def test_an_outage_between_the_two_writes_of_a_report_costs_neither(monkeypatch:
     reporter.report(2, {"loss": 2.0})
     assert server.rungs() == {"1": {"loss": 3.0}, "2": {"loss": 2.0}}
     assert server.study.trials[0].intermediate_values == {1: 3.0, 2: 2.0}
+
+
+def promoting(**changes: Any) -> optuna.Study:
+    study = optuna.create_study()
+    kept = {"eta": 2, "rungs": [1, 3, 9], "metrics": ["loss"], "directions": ["minimize"], **changes}
+    study.set_user_attr(meta.PROMOTION, kept)
+    return study
+
+
+def test_a_trial_is_marked_as_paused_unless_it_is_among_the_best_at_its_rung() -> None:
+    study = promoting()
+    first, second = (TrialReporter(study, study.ask().number) for _ in range(2))
+    assert first.report(1, {"loss": 0.5})
+    assert first.paused == 1
+    assert study.trials[0].user_attrs[meta.PAUSED] == {"rung": 1, "attempt": 0}
+    assert study.trials[0].intermediate_values == {1: 0.5}  # Optuna's own curves
+    assert not second.report(1, {"loss": 0.25})
+    assert meta.PAUSED not in study.trials[1].user_attrs
+    assert not second.report(2, {"loss": 9.0})  # no rung
+    assert second.report(3, {"loss": 0.25})
+    assert not second.report(9, {"loss": 0.25})  # the whole budget
+
+
+def test_a_rung_that_was_promoted_from_is_passed_and_a_later_one_takes_a_pause_back() -> None:
+    study = promoting(rungs=[1, 2, 3, 9])
+    study.ask().set_user_attr(meta.PROMOTED, 1)
+    reporter = TrialReporter(study, 0)
+    assert not reporter.report(1, {"loss": 0.5})
+    assert reporter.report(2, {"loss": 0.5})
+    for _ in range(2):
+        other = study.ask()
+        other.set_user_attr(meta.RUNGS, {"3": {"loss": 0.75}})
+    assert not reporter.report(3, {"loss": 0.5})  # it came to two rungs at once
+    assert reporter.paused is None
+    assert study.trials[0].user_attrs[meta.PAUSED] is None
+
+
+def test_promotion_needs_its_score() -> None:
+    study = promoting()
+    with pytest.raises(StudyError, match="loss"):
+        TrialReporter(study, study.ask().number).report(1, {"other": 0.5})

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.starting import Running
-from tests.steady.left import load, states, steps_done, whole
+from tests.steady.left import PROMOTION, halved, load, states, steps_done, whole
 
 from steady.study import meta
 
@@ -19,11 +19,16 @@ Start = Callable[..., Running]
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_twenty_kills_lose_nothing(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "kills", "n", "check"), [((), 20, 40, whole), (PROMOTION, 10, 30, halved)], ids=["plain", "promotion"]
+)
+def test_kills_lose_nothing(
+    more: tuple[str, ...], kills: int, n: int, check: Callable[[Path, int], None], start: Start, tmp_path: Path
+) -> None:
     """SIGKILL of the controller at random moments of one sweep, each time started again."""
-    line = ("hydra.sweeper.n_trials=40", "hydra.sweeper.n_jobs=3", "seconds=0.05")
+    line = (f"hydra.sweeper.n_trials={n}", "hydra.sweeper.n_jobs=3", "seconds=0.05", *more)
     moments = random.Random(3)
-    for kill in range(20):
+    for kill in range(kills):
         process = start(*line)
         if kill % 4:  # at work
             goal = steps_done(tmp_path) + moments.randint(1, 4)
@@ -38,16 +43,19 @@ def test_twenty_kills_lose_nothing(start: Start, tmp_path: Path) -> None:
     process = start(*line)
     _, err = process.communicate()
     assert process.returncode == 0, err
-    whole(tmp_path, 40)
+    check(tmp_path, n)
 
 
-def test_two_controllers_share_a_study_without_a_duplicate(start: Start, tmp_path: Path) -> None:
-    line = ("hydra.sweeper.n_trials=16", "seconds=0.1")
+@pytest.mark.parametrize(("more", "check"), [((), whole), (PROMOTION, halved)], ids=["plain", "promotion"])
+def test_two_controllers_share_a_study_without_a_duplicate(
+    more: tuple[str, ...], check: Callable[[Path, int], None], start: Start, tmp_path: Path
+) -> None:
+    line = ("hydra.sweeper.n_trials=16", "seconds=0.1", *more)
     both = [start(*line), start(*line)]
     for process in both:
         _, err = process.communicate()
         assert process.returncode == 0, err
-    whole(tmp_path, 16)
+    check(tmp_path, 16)
     assert len({json.dumps(trial.params) for trial in load(tmp_path).trials}) == 16
 
 

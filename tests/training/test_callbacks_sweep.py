@@ -219,6 +219,8 @@ def test_the_next_attempt_goes_on_from_the_checkpoint_before_a_torn_one(
 class Told:
     """A reporter that keeps what it is told."""
 
+    promotion = None
+
     def __init__(self, prune_at: int = 99, error: Exception | None = None) -> None:
         self.reports: list[tuple[int, dict[str, float]]] = []
         self.told: list[dict[str, Any]] = []

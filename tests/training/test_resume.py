@@ -95,9 +95,10 @@ def test_its_record_is_kept_under_another_name_once_it_really_goes_on(run: Path)
     content = finish(run)
     continuation = Continuation(run)
     assert (run / SCORES).exists()
-    continuation.on_train_start(SimpleNamespace(is_global_zero=False), None)  # type: ignore[arg-type]
+    loop = SimpleNamespace(_load_combined_loader_states=lambda: None)
+    continuation.on_train_start(SimpleNamespace(is_global_zero=False, fit_loop=loop), None)  # type: ignore[arg-type]
     assert (run / SCORES).exists()
-    continuation.on_train_start(SimpleNamespace(is_global_zero=True), None)  # type: ignore[arg-type]
+    continuation.on_train_start(SimpleNamespace(is_global_zero=True, fit_loop=loop), None)  # type: ignore[arg-type]
     assert continuation.begun
     assert not (run / SCORES).exists()
     assert (run / "metrics-epoch-2.json").read_bytes() == content

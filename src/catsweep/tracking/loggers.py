@@ -188,7 +188,7 @@ def summarise(
 def finish(loggers: Sequence[Logger], outcome: str = "complete") -> None:
     """End the record of a run, so that the next job of this process starts its own.
 
-    The outcome (`complete`, `pruned`, `interrupted` or `failed`) is part of the summary.
+    The outcome (`complete`, `pruned`, `paused`, `interrupted` or `failed`) is part of the summary.
     """
     failed = outcome == "failed"
     for logger in loggers:

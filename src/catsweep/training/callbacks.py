@@ -1,7 +1,7 @@
 """Lightning callbacks of a run: divergence, checkpoints, progress, sample grids, and the study of a trial.
 
 Lightning saves checkpoints after all other callbacks of an epoch's end; so `SweepCallback` stops a trial at the start
-of an epoch, when the checkpoint of the last one is on disk.
+of an epoch, when the checkpoint of the last one is on disk, and `LastCheckpoint` ends one that is paused at a rung.
 """
 
 import logging
@@ -32,7 +32,7 @@ from catsweep.grids import Images, grid, rows, save_png
 from catsweep.images import to_float, to_uint8
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
-from catsweep.runs import BEST_CHECKPOINT
+from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT
 from catsweep.tracking.trackio_logger import TrackioLogger
 from catsweep.training.validation import budget_used, epochs_done, is_timed
 from steady.reporting import TrialReporter
@@ -140,7 +140,7 @@ class LastCheckpoint(ModelCheckpoint):
     Writing the weights and two moments of each takes as long as an epoch of a small network on a GPU, so not every
     epoch is saved: writing takes `share` of the time at most, and a killed run loses at most 1 / `share` times what
     it takes, besides the epoch that was begun. The first epoch, the last, and one in which a trial was asked to stop
-    are always saved. `clock` returns monotonic seconds.
+    are always saved, and the moment within one at which a trial is paused. `clock` returns monotonic seconds.
     """
 
     def __init__(self, folder: Path, share: float = 0.05, clock: Callable[[], float] = time.monotonic) -> None:
@@ -149,14 +149,31 @@ class LastCheckpoint(ModelCheckpoint):
         self.rest_until = -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the checkpoint, if it is due."""
-        asked = any(getattr(callback, "asked_to_stop", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it
+        """Save the checkpoint, if it is due; `optuna.TrialPruned` after that if the trial is paused."""
+        asked = any(getattr(one, "asked_to_stop", False) or getattr(one, "pause", None) for one in trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         if on_rank_zero(trainer, lambda: asked or ends or self.clock() >= self.rest_until):
             began = self.clock()
             super().on_train_epoch_end(trainer, pl_module)
             now = self.clock()
             self.rest_until = now + (now - began) * (1 / self.share - 1)
+        self._pause(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the checkpoint within an epoch, and `optuna.TrialPruned`, if the trial is paused."""
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and self._pauses(trainer):
+            trainer.save_checkpoint(Path(str(self.dirpath)) / LAST_CHECKPOINT.name)
+            self._pause(trainer)
+
+    @staticmethod
+    def _pauses(trainer: pl.Trainer) -> optuna.TrialPruned | None:
+        """Why the trial is paused here, on each rank; None if it is not, as of a training that has ended by itself."""
+        pauses = [one.pause for one in trainer.callbacks if isinstance(one, SweepCallback)]  # type: ignore[attr-defined]  # likewise
+        return None if trainer.should_stop else next(iter(pauses), None)
+
+    def _pause(self, trainer: pl.Trainer) -> None:
+        if pause := self._pauses(trainer):
+            raise pause
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore nothing; Lightning would warn of a run's folder that was moved."""
@@ -229,8 +246,8 @@ class SweepCallback(pl.Callback):
     """Report a trial's rung scores to its study, and end the trial when it is pruned or asked to stop.
 
     A rung is a share of the trial's budget, in (0, 1), of epochs or of time or images, whichever is used up sooner;
-    so a wide network and a narrow one are compared after the same share. `rungs` ascend; `clock` returns monotonic
-    seconds.
+    so a wide network and a narrow one are compared after the same share. `rungs` ascend; each is reported as the step
+    of its place, from 1, or as those of the study's promotion. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -242,7 +259,10 @@ class SweepCallback(pl.Callback):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reporter, self.scorer, self.rungs, self.folder, self.clock = reporter, scorer, list(rungs), folder, clock
+        promotion = reporter.promotion
+        self.steps = promotion.pausing if promotion else range(1, 1 + len(self.rungs))
         self.reported = 0  # rungs
+        self.pause: optuna.TrialPruned | None = None  # with which the trial ends when its checkpoint is on disk
         self.asked_to_stop = False
         self.begun = (0.0, 0.0)  # share of the budget that was used before this attempt, and when it started
         self.scores: dict[str, float] = {}
@@ -311,17 +331,19 @@ class SweepCallback(pl.Callback):
         reached = sum(rung <= share for rung in self.rungs)
         ended = on_rank_zero(trainer, lambda: self._report(trainer, pl_module, reached, share))
         self.reported = max(self.reported, reached)
-        if ended:
+        if ended and self.reporter.promotion is None:
             raise optuna.TrialPruned(f"given up after {share:.0%} of its budget")
+        if ended and share < 1:  # else it has its scores sooner than it could be promoted
+            self.pause = optuna.TrialPruned(f"paused after {share:.0%} of its budget")
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, reached: int, share: float) -> bool:
-        """Report each rung up to the one that was reached; return whether the trial is pruned at the last of them."""
+        """Report each rung up to the one that was reached; return whether the trial ends at the last of them."""
         self.reporter.require_current()
         ended = False
         if reached > self.reported:
             self.scores = self._scores(trainer, pl_module)
             self._note_usage(trainer)
-            for step in range(self.reported + 1, reached + 1):
+            for step in self.steps[self.reported : reached]:
                 ended = self.reporter.report(step, self.scores)
         self._write_progress(trainer, share)
         return ended

@@ -39,8 +39,9 @@ T = TypeVar("T")
 class FastDevRun:
     """Tries configurations of a study; photos and statistics that several have in common are made once."""
 
-    def __init__(self, pruned_by: Sequence[str] = (), objectives: int | None = None) -> None:
+    def __init__(self, pruned_by: Sequence[str] = (), objectives: int | None = None, steps: Sequence[int] = ()) -> None:
         self.pruned_by = list(pruned_by)  # scores
+        self.steps = list(steps)  # rungs of a promotion
         self.objectives = objectives  # number of values that the study expects of a trial; None if unknown
         self._data: dict[str, CatDataModule] = {}
         self._scorers: dict[str, Scorer] = {}
@@ -74,7 +75,7 @@ class FastDevRun:
         tried(lambda: configuration.check_photos(cfg, len(data.ready.indices(TRAIN))))
         scorer = tried(lambda: self._scorer(cfg, data))
         if scorer is not None and self.pruned_by:
-            tried(lambda: configuration.check_rungs(cfg, self.pruned_by, scorer.rung_names()))
+            tried(lambda: configuration.check_rungs(cfg, self.pruned_by, scorer.rung_names(), self.steps))
         if scorer is not None and isinstance(model, Generator):
             tried(lambda: configuration.check_objective(cfg, scorer.names(model)))
         if not said and model is not None and scorer is not None:

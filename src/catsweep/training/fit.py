@@ -104,7 +104,8 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     configuration.check_objective(cfg, scorer.names(model))
     reporter = TrialReporter.from_config(cfg.trial)
     if reporter:
-        configuration.check_rungs(cfg, reporter.metrics, scorer.rung_names())
+        steps = reporter.promotion.rungs if reporter.promotion else ()
+        configuration.check_rungs(cfg, reporter.metrics, scorer.rung_names(), steps)
         if reporter.note(measure(model, [one.name for one in reporter.constraints])):
             raise optuna.TrialPruned  # too large or too slow, however well it would draw
     log_to = loggers.build(cfg.logger, folder, cfg.trial.study or cfg.study, cfg.trial.number)
@@ -121,6 +122,8 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         outcome = "complete"
     except (optuna.TrialPruned, InterruptedTrial) as ended:  # as it was asked to
         outcome = "pruned" if isinstance(ended, optuna.TrialPruned) else "interrupted"
+        if reporter and reporter.paused is not None:
+            outcome = "paused"
         raise
     finally:
         loggers.finish(log_to, outcome)

@@ -47,13 +47,19 @@ def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]
     return {"data": data.ready.digest, "cards": cards}
 
 
-def _sweep_settings() -> tuple[list[str], int | None]:
-    """Read the scores that the sweep prunes by, and its number of objectives; none and None outside a sweep."""
+def _sweep_settings() -> tuple[list[str], int | None, list[int]]:
+    """Read the scores that the sweep judges by at rungs, its number of objectives, and the rungs of its promotion.
+
+    None of them outside a sweep.
+    """
     if not HydraConfig.initialized() or "direction" not in (sweeper := HydraConfig.get().sweeper):
-        return [], None
-    metrics = [] if sweeper.pruner is None or sweeper.prune_metric is None else sweeper.prune_metric
+        return [], None, []
+    promotion = sweeper.get("promotion")
+    judged = (sweeper.pruner is not None or promotion is not None) and sweeper.prune_metric is not None
+    metrics = sweeper.prune_metric if judged else []
     directions = sweeper.direction
     return (
         [metrics] if isinstance(metrics, str) else list(metrics),
         1 if isinstance(directions, str) else len(directions),
+        [] if promotion is None else list(promotion.rungs),
     )

@@ -131,7 +131,7 @@ def check_photos(cfg: DictConfig, folder: Path, digest: str) -> None:
 
 
 class Continuation(pl.Callback):
-    """Keep a finished run's record under another name when its training goes on: its checkpoints will be others."""
+    """Go on where the run ended, within an epoch too, and keep a finished run's record under another name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -140,6 +140,9 @@ class Continuation(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Rename `metrics.json`; everything was restored, so the run really goes on."""
         self.begun = True
+        # Lightning restores loaders that it makes itself after the checkpoint was read, and not those that it had made
+        # before, to count the steps of a schedule. Their iterators have not begun.
+        trainer.fit_loop._load_combined_loader_states()
         if trainer.is_global_zero and (record := scores_of(self.folder, told=True)) is not None:
             (self.folder / SCORES).rename(set_aside(self.folder, record))
 

@@ -65,6 +65,9 @@ def build_callbacks(
 ) -> list[pl.Callback]:
     """Build the callbacks of a run; scores first, since checkpoints and early stopping read what they log."""
     checkpoints, rung_score = folder / LAST_CHECKPOINT.parent, scorer.rung_names()[0]
+    rungs = list(cfg.rungs)
+    if reporter and (promotion := reporter.promotion):
+        rungs = [step / promotion.rungs[-1] for step in promotion.pausing]
     result: list[pl.Callback] = [
         ScoreCallback(scorer),
         callbacks.SampleGrid(folder),
@@ -81,12 +84,12 @@ def build_callbacks(
         result.append(EarlyStopping(rung_score, patience=cfg.patience, check_on_train_epoch_end=False))
     if _epochs_between(cfg, scorer) is None:
         # At rungs of a single run, too: it then chooses its best checkpoint among the same as a trial.
-        result.append(validation.TimedValidation(list(cfg.rungs)))
+        result.append(validation.TimedValidation(rungs))
     if logged:
         result.append(LearningRateMonitor("epoch"))
     if reporter:
         # A collapsed trial wastes a slot; a single run has somebody who looks at it, and may recover.
-        result += [callbacks.Collapse(scorer), callbacks.SweepCallback(reporter, scorer, list(cfg.rungs), folder)]
+        result += [callbacks.Collapse(scorer), callbacks.SweepCallback(reporter, scorer, rungs, folder)]
     return result
 
 

@@ -139,6 +139,10 @@ class SteadySweeperConf:
     pruner: Any = None
     prune_metric: Any = None  # name, or several for ParetoPruner
     prune_direction: Any = "minimize"  # or one per metric
+    # In place of a pruner, {eta: 3, rungs: [1, 3, 9]}: a trial that reports at a rung, a step of steady.reporting, is
+    # paused there, and goes on from its checkpoint once it is among the best 1/eta of all that came to that rung. The
+    # last rung is the whole budget. null: none.
+    promotion: Any = None
 
     # Bounds and failures.
     # Seconds after which this start begins no further trial. With `confirm`, all of it in all: the search ends early

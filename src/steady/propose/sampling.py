@@ -27,8 +27,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from steady import grammar
 from steady.exceptions import ConfigError, SteadyError
-from steady.options import TPE
+from steady.options import TPE, Promotion
 from steady.propose.checks import Enqueued
+from steady.propose.promotion import RungView
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
 from steady.propose.tried import Tried
@@ -150,6 +151,8 @@ class Proposer:
     duplicates: Literal["resample", "reuse", "allow"] = "resample"
     config: DictConfig | None = None
     prior: Sequence[FrozenTrial] = ()  # of other studies, see `steady.propose.warm_start`
+    promotion: Promotion | None = None
+    objective: Sequence[str] = ()  # names of the objectives, if they have any
 
     def __post_init__(self) -> None:
         self.hidden = budget.uncounted(self.study)  # set before a sweep asks for its first trial
@@ -159,6 +162,8 @@ class Proposer:
         self.finite = replace(self.space, extender=None) if self.samplers.walks_grid else self.space
         self.tried = Tried(self.space, self.finite, self.hidden)
         self._cursor = TrialCursor()
+        directions = self.study.directions
+        self._rungs = None if self.promotion is None else RungView(self.promotion, self.objective, directions)
         self._refitted: dict[int, FrozenTrial | None] = {}  # ended, and not as the space is now, by number
 
     def propose(self, trials: Sequence[FrozenTrial] | None = None) -> SnapshotStorage:
@@ -256,7 +261,10 @@ class Proposer:
     ) -> SnapshotStorage:
         kept, unfit = self._refit(trials)
         prior = self.prior if self.samplers.learns else ()
-        snapshot = SnapshotStorage(self.study, kept, noted, self.hidden | unfit, prior)
+        hidden = self.hidden | unfit
+        shown = [one for one in (self._rungs.update(kept) if self._rungs else []) if one.number not in hidden]
+        hidden |= {one.number for one in shown}
+        snapshot = SnapshotStorage(self.study, kept, noted, hidden, [*prior, *shown])
         if fixed is not None:
             snapshot.set_trial_system_attr(snapshot.id, "fixed_params", fixed)  # as `enqueue_trial` does
         snapshot.params = self._draw(snapshot.trial(self.samplers(snapshot.number, attempt)))

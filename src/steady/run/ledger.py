@@ -21,9 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady.exceptions import StudyError
 from steady.jobs.executor import Job
+from steady.options import Promotion
+from steady.propose.promotion import RungTable
 from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.interruption import Stop
-from steady.study import meta
+from steady.study import budget, meta
 from steady.study.constraints import Constraint, excesses, noted
 from steady.study.failures import KEPT, Kind, Outcome, headline, is_exit, shortened, signature, values_of
 from steady.study.leases import Leases
@@ -78,7 +80,8 @@ class Ledger:
     # Called with a trial's number and folder now and then, and before it is finished.
     attach: Callable[[int, Path], None] = lambda number, folder: None
     stop: Stop = field(default_factory=Stop)
-    must_report: Sequence[str] = ()  # names of the scores that the study prunes by
+    must_report: Sequence[str] = ()  # names of the scores that the study prunes, or promotes, by
+    promotion: Promotion | None = None
     constraints: tuple[Constraint, ...] = ()
     exhausted: bool = False  # there is no further configuration to try
     unrecorded: bool = False  # trials were finished since this was last set to False
@@ -87,6 +90,9 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self.trials, self.known = TrialStore(self.study), self.view or TrialView(self.study)
+        self._rungs: RungTable | None = None
+        if self.promotion is not None:
+            self._rungs = RungTable(self.promotion, budget.uncounted(self.study))
         self._cursor = TrialCursor()
         self._folders: set[str] = set()  # of the trials that have ended: absolute paths
         self._recent: deque[bool] = deque(maxlen=self.limits.window)  # whether each failed
@@ -104,12 +110,14 @@ class Ledger:
         return self.leases.holds(_lease(number))
 
     def acquire(self) -> FrozenTrial | None:
-        """Acquire the next trial: a waiting one, or a new one; None when there is none now."""
+        """Acquire the next trial: a waiting one, one to be promoted, or a new one; None when there is none now."""
         with self.leases.lock("ask"):
             self.known.refresh()
             for trial in sorted(self.known.unfinished.values(), key=lambda trial: trial.number):
-                if trial.state == TrialState.WAITING and (taken := self._resume(trial)):
+                if trial.state == TrialState.WAITING and not self._is_paused(trial) and (taken := self._resume(trial)):
                     return taken
+            if promoted := self._promote():
+                return promoted
             while len(self.known.trials) < self.limits.n_trials and not self.exhausted:
                 try:
                     proposal = self.proposals.propose(self.known.trials)
@@ -124,15 +132,54 @@ class Ledger:
                     return self._assign_folder(trial)
                 self._reuse(proposal.commit(), proposal.duplicate_of)
                 self.known.refresh()
+            return self._promote(last=True)
+
+    def _is_paused(self, trial: FrozenTrial) -> bool:
+        return self._rungs is not None and self._rungs.is_paused(trial)
+
+    def _promote(self, last: bool = False) -> FrozenTrial | None:
+        """Acquire the paused trial that is to go on first; None if there is none.
+
+        `last`: no new trial can begin. Then the best at each rung goes on, in a slot that would stay idle; and once
+        nothing runs or waits for anything else, those that are still paused have ended.
+        """
+        if self._rungs is None or not (paused := list(filter(self._is_paused, self.known.unfinished.values()))):
+            return None
+        self._rungs.update(self.known.trials)
+        promotable = self._rungs.promotable(paused, last)
+        for trial in promotable:
+            if taken := self._resume(trial, promoted=meta.paused_at(trial)):
+                return taken
+        if last and not promotable and len(paused) == len(self.known.unfinished):
+            self._end_paused(paused)
         return None
 
-    def _resume(self, trial: FrozenTrial) -> FrozenTrial | None:
+    def _end_paused(self, paused: Sequence[FrozenTrial]) -> None:
+        ended = []
+        for trial in map(self.trials.read, sorted(one.number for one in paused)):
+            if self._is_paused(trial):  # else it was promoted, and set back, since it was read
+                ended.append(str(trial.number))
+                self.trials.note(trial, meta.OUTCOME, Kind.PRUNED.value)
+                self.trials.note(trial, meta.MESSAGE, f"Not promoted from rung {meta.paused_at(trial)}")
+                self.trials.prune(trial)
+                trial = self.trials.read(trial.number)
+            self.known.put(trial)
+        self.unrecorded = True
+        self.event(f"trials {', '.join(ended)} were not promoted, and have ended at their rungs")
+
+    def _resume(self, trial: FrozenTrial, promoted: int | None = None) -> FrozenTrial | None:
+        """Start a waiting trial, or the one that is `promoted` from a rung; None if another controller has it."""
         if not self.leases.claim(_lease(trial.number)):
             return None
         # A controller that slept, and was taken for dead, may end it as late as now.
         with suppress(UpdateFinishedTrialError):
             trial = self.trials.read(trial.number)  # it may have begun, and been set back, since it was read
-            if self.trials.start(trial):
+            if self._is_paused(trial) and meta.paused_at(trial) != promoted:  # likewise
+                self.known.put(trial)
+            elif self.trials.start(trial):
+                if promoted is not None:
+                    self.trials.note(trial, meta.PROMOTED, promoted)
+                    self.event(f"trial {trial.number} is promoted from rung {promoted}")
                 begun = meta.get(trial, meta.ATTEMPT)
                 self.trials.note(trial, meta.ATTEMPT, 0 if begun is None else begun + 1)
                 try:
@@ -216,7 +263,7 @@ class Ledger:
             if outcome.began:
                 self.trials.note(trial, meta.RUNS, runs)
             self.attach(job.number, job.folder)
-            outcome = self._constrain(trial, outcome)
+            outcome = self._pause(trial, self._constrain(trial, outcome))
             self._tell(trial, job, outcome)
         except (UpdateFinishedTrialError, ValueError):  # Optuna's, for a trial that has ended, and one that waits
             if (state := self.trials.read(job.number).state) == TrialState.RUNNING:
@@ -230,8 +277,8 @@ class Ledger:
         told = self.trials.read(job.number)
         self.known.put(told)
         self.event(_describe_end(told, outcome))
+        self.unrecorded |= told.state.is_finished() or outcome.kind == Kind.PAUSED
         if told.state.is_finished():
-            self.unrecorded = True
             self._count(told.state == TrialState.FAIL, outcome, job)
 
     def _ignore(self, job: Job) -> None:
@@ -264,10 +311,20 @@ class Ledger:
         said = "; ".join(f"{one}{'' if one.name in values else ', and noted no such value'}" for one in violated)
         return replace(outcome, kind=Kind.INFEASIBLE, message=f"It violates {said}")
 
+    def _pause(self, trial: FrozenTrial, outcome: Outcome) -> Outcome:
+        """Take the end of an attempt that had marked its trial as paused for just that, also if its process was lost.
+
+        Then its checkpoint may be an older one: once promoted, it comes to the same rung again and passes it.
+        """
+        rung = meta.marked_as_paused(trial)
+        if self._rungs is None or rung is None or outcome.kind not in (Kind.PRUNED, Kind.LOST, Kind.INTERRUPTED):
+            return outcome
+        return Outcome(Kind.PAUSED, message=f"at rung {rung}")
+
     def _tell(self, trial: FrozenTrial, job: Job, outcome: Outcome) -> None:
         # Attributes first: those of a finished trial cannot be changed.
         self.trials.note(trial, meta.OUTCOME, outcome.kind.value)
-        if outcome.message or outcome.kind != Kind.COMPLETE:
+        if outcome.kind != Kind.PAUSED and (outcome.message or outcome.kind != Kind.COMPLETE):
             self.trials.note(trial, meta.MESSAGE, outcome.message[:KEPT])
         if outcome.kind in (Kind.COMPLETE, Kind.INFEASIBLE) and outcome.value is not None:
             self.study.tell(trial.number, outcome.value)
@@ -280,7 +337,7 @@ class Ledger:
                 f"{shortened(outcome.message)}. "
                 "Make room and give the same command again; it goes on from its checkpoint, and no trial is lost."
             )
-        elif outcome.kind == Kind.INTERRUPTED or (outcome.kind == Kind.LOST and self._may_retry(trial)):
+        elif outcome.kind in (Kind.INTERRUPTED, Kind.PAUSED) or (outcome.kind == Kind.LOST and self._may_retry(trial)):
             self.trials.requeue(trial)
         elif outcome.kind in (Kind.PRUNED, Kind.INFEASIBLE):
             self.study.tell(trial.number, state=TrialState.PRUNED)
@@ -300,12 +357,21 @@ class Ledger:
                 f"it{_among(noted(trial))}. Note it in the task (steady.reporting shows how), or begin another study "
                 "without that constraint. The trial counts as infeasible."
             )
-        if self.must_report and not meta.get(trial, meta.RUNGS) and not self.abort:
+        reported = meta.get(trial, meta.RUNGS, {})
+        steps = self.promotion.pausing if self.promotion else ()
+        if steps and reported and not any(str(step) in reported for step in steps) and not self.abort:
+            self.abort = StudyError(
+                f"hydra.sweeper.promotion has rungs at the steps {', '.join(map(str, steps))}, but trial "
+                f"{trial.number} reported at the steps {shortened(', '.join(reported))} only. Let the rungs be steps "
+                "at which each trial reports (steady.reporting). The trial's values are kept, and the study goes on."
+            )
+        if self.must_report and not reported and not self.abort:
             names = ", ".join(self.must_report)
             self.abort = StudyError(
                 f"The study prunes by {names}, but trial {trial.number} ended without reporting it. Report it from the "
                 "task (steady.reporting shows how), or prune nothing: hydra.sweeper.pruner=null with "
-                "hydra.sweeper.prune_metric=null. The trial's values are kept, and the study goes on."
+                "hydra.sweeper.prune_metric=null and hydra.sweeper.promotion=null. The trial's values are kept, and "
+                "the study goes on."
             )
 
     def _may_retry(self, trial: FrozenTrial) -> bool:
@@ -354,6 +420,8 @@ def _describe_end(trial: FrozenTrial, outcome: Outcome) -> str:
     if trial.state == TrialState.WAITING and not outcome.began:
         again = "goes on from its checkpoint" if meta.has(trial, meta.JOB) else "begins"
         return f"trial {trial.number} was taken out of the queue, and {again} when its turn comes"
+    if outcome.kind == Kind.PAUSED:
+        return f"trial {trial.number} paused {outcome.message}"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""
     said = f": {headline(outcome.message)}" if outcome.message.strip() else ""
     return f"trial {trial.number} {outcome.kind.value}{again}{said}"

@@ -318,6 +318,7 @@ class StudyOpener:
         study.set_user_attr(meta.COMMAND, shlex.join(map(shown, command())))
         study.set_user_attr(meta.PATIENCE, self.options.storage_patience)
         study.set_user_attr(meta.PRUNING, self.options.pruning and asdict(self.options.pruning))
+        study.set_user_attr(meta.PROMOTION, self.options.promotion and asdict(self.options.promotion))
         if self.options.next_step:
             study.set_user_attr(meta.NEXT_STEP, self.options.next_step)
         if self.options.objective:

@@ -70,12 +70,12 @@ def failed(trial: FrozenTrial) -> bool:
 
 
 def all_failed(trials: Iterable[FrozenTrial]) -> bool:
-    """Tell whether some trials failed, and none came to a result.
+    """Tell whether some trials failed, and none came to a result, or to a rung where it is paused.
 
     >>> all_failed([optuna.trial.create_trial(value=1.0), optuna.trial.create_trial(state=TrialState.FAIL)])
     False
     """
-    ended = [trial for trial in trials if trial.state.is_finished()]
+    ended = [trial for trial in trials if trial.state.is_finished() or meta.paused_at(trial) is not None]
     return bool(ended) and all(map(failed, ended))
 
 

@@ -38,6 +38,7 @@ class Kind(StrEnum):
 
     COMPLETE = "complete"
     PRUNED = "pruned"
+    PAUSED = "paused"  # at a rung, until it is promoted
     INFEASIBLE = "infeasible"  # it violates a constraint of the study
     OUT_OF_MEMORY = "out of memory"
     DIVERGED = "diverged"

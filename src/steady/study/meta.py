@@ -7,7 +7,7 @@ fixed parameters are user attributes of trials too, as in hydra-optuna-sweeper.
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 # Attributes of a trial.
 ATTEMPT = "steady:attempt"  # how often the trial was taken up again
@@ -20,6 +20,9 @@ LOG = "steady:log"  # the folder with the trial's own output
 FOLDER = "steady:folder"  # where it works, within the sweep's folder; not written if that is its number
 LOST_COUNT = "steady:losses"  # how often its process was lost
 RUNGS = "steady:rungs"  # scores by rung
+REACHED = "steady:reached:"  # before a rung: that it was reached, so that a trial that reports has one attribute more
+PAUSED = "steady:paused"  # `rung` and `attempt`: that attempt ends there, and the trial waits for its promotion
+PROMOTED = "steady:promoted"  # the highest rung from which it was promoted after a pause
 NOTED = "steady:noted"  # values by name, which constraints are about
 USAGE = "steady:usage"  # amounts by name that it has used, as `cpu_seconds`; `unit` names the one that is its budget
 PRIOR_OF = "steady:prior"  # of another study's trial that a sampler is shown: STUDY/NUMBER
@@ -33,6 +36,7 @@ ALLOWED = "allowed"  # what `allow_change` has named, so that the same line can 
 GIVEN = "given"  # digest of the words and keys of the command that it was last run with
 UNCOUNTED = "uncounted"  # numbers of the trials that do not count
 PRUNING = "pruning"  # `pruner`, `metrics` and `directions`; None if it does not prune
+PROMOTION = "promotion"  # see `steady.options.Promotion`; None without
 SWEEP_DIR = "sweep_dir"  # `hydra.sweep.dir` of the first start
 SWEEP_SEED = "seed"  # of the sampler
 PATIENCE = "storage_patience"  # `hydra.sweeper.storage_patience`
@@ -60,6 +64,27 @@ def has(owner: optuna.Study | FrozenTrial, key: str) -> bool:
     False
     """
     return key in owner.user_attrs or _old(key) in owner.user_attrs
+
+
+def paused_at(trial: FrozenTrial) -> int | None:
+    """Get the rung at which a trial is paused; None if it is not: what it marked in an earlier attempt is over.
+
+    >>> noted = {ATTEMPT: 0, PAUSED: {"rung": 3, "attempt": 0}}
+    >>> paused_at(optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=noted))
+    3
+    """
+    return marked_as_paused(trial) if trial.state == TrialState.WAITING else None
+
+
+def marked_as_paused(trial: FrozenTrial) -> int | None:
+    """Get the rung at which the last attempt of a trial ends, or has ended, to wait; None if it does not.
+
+    >>> marked_as_paused(optuna.trial.create_trial(state=TrialState.RUNNING))
+    """
+    mark = trial.user_attrs.get(PAUSED)
+    if not isinstance(mark, dict) or type(mark.get("rung")) is not int:  # a study may be a stranger's
+        return None
+    return mark["rung"] if mark.get("attempt") == get(trial, ATTEMPT, 0) else None
 
 
 def _old(key: str) -> str:

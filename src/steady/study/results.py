@@ -7,7 +7,7 @@ one that several controllers drive.
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -175,6 +175,8 @@ def state(trial: FrozenTrial) -> str:
     >>> state(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.OUTCOME: "timed out"}))
     'timed out'
     """
+    if meta.paused_at(trial) is not None:
+        return str(Kind.PAUSED)
     told = meta.get(trial, meta.OUTCOME)
     # One that goes on still carries how its last attempt ended. Of a controller killed between telling the outcome
     # and ending the trial there may even be "complete" on one that is not.
@@ -187,6 +189,18 @@ def state(trial: FrozenTrial) -> str:
     if told in known.get(trial.state, []) and told != Kind.COMPLETE:
         return str(told)
     return trial.state.name.lower()
+
+
+def paused_words(trials: Iterable[FrozenTrial]) -> str:
+    """Describe how many trials are paused, and at which rungs; empty if none is.
+
+    >>> noted = {meta.ATTEMPT: 0, meta.PAUSED: {"rung": 3, "attempt": 0}}
+    >>> paused_words([optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=noted)] * 2)
+    '2 trials are paused (2 at rung 3)'
+    """
+    rungs = Counter(rung for trial in trials if (rung := meta.paused_at(trial)) is not None)
+    where = ", ".join(f"{rungs[rung]} at rung {rung}" for rung in sorted(rungs, reverse=True))
+    return f"{_count(n, 'trial')} {'is' if n == 1 else 'are'} paused ({where})" if (n := rungs.total()) else ""
 
 
 def seconds(trial: FrozenTrial) -> float | None:
@@ -264,7 +278,8 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     amounts = sorted({name for own in used.values() for name in own} - {"seconds"})
     text = io.StringIO()
     table = csv.writer(text)
-    header = ["trial", "state", *names, *values_noted, *columns, "seconds", *amounts, "attempts"]
+    rungs = ["rung"] if meta.get(study, meta.PROMOTION) else []
+    header = ["trial", "state", *rungs, *names, *values_noted, *columns, "seconds", *amounts, "attempts"]
     header += [*TOLD, *named, *parameters]
     table.writerow([escaped(name) for name in header])
     for trial, folder, own in zip(trials, folders, noted, strict=True):
@@ -276,7 +291,8 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
         more = [scores.get(trial.number, {}).get(name, "") for name in columns]
         values = [*values, *(own.get(name, "") for name in values_noted)]
         spent = [round(used[trial.number][name], 1) if name in used[trial.number] else "" for name in amounts]
-        cells = [trial.number, state(trial), *values, *more, _rounded(trial), *spent, *notes, *drawn]
+        rung = [max(map(int, meta.get(trial, meta.RUNGS, {})), default="")] if rungs else []
+        cells = [trial.number, state(trial), *rung, *values, *more, _rounded(trial), *spent, *notes, *drawn]
         table.writerow([escaped(cell) for cell in cells])
     return text.getvalue()
 

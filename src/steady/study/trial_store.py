@@ -10,7 +10,7 @@ from optuna.artifacts import ArtifactMeta
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.storage.storage_errors import MARKS
-from steady.storage.trial_marks import Marks, mark
+from steady.storage.trial_marks import Mark, Marks, mark
 
 FEW = 8  # trials up to which one is read after the other: six statements for each, and as many for all at once
 MOST = 1000  # unfinished trials that are asked for in one statement
@@ -55,6 +55,12 @@ class TrialStore:
         """End a trial, also a waiting one, which `Study.tell` does not."""
         self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
+    def prune(self, trial: FrozenTrial) -> None:
+        """End a trial as pruned, also a waiting one, with the value that `Study.tell` gives it."""
+        last = trial.last_step
+        values = None if last is None else [trial.intermediate_values[last]]
+        self.study._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED, values)
+
     def requeue(self, trial: FrozenTrial) -> None:
         """Set a trial to WAITING, to go on later."""
         self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
@@ -82,11 +88,13 @@ class TrialView:
         """Read what is new, and what has changed of the trials that had not ended."""
         storage, study_id = self.study._storage, self.study._study_id
         marks: Marks | None = getattr(storage, MARKS, None)
-        if marks is None or not self.trials or len(self.unfinished) > MOST:
+        if marks is None or not self.trials:
             self._update(self.study.get_trials(deepcopy=False))
             return
         known = {trial._trial_id: mark(trial) for trial in self.unfinished.values()}
-        now = marks(study_id, known, self.trials[-1]._trial_id)
+        now: dict[int, Mark] = {}
+        for start in range(0, max(1, len(known)), MOST):
+            now |= marks(study_id, list(known)[start : start + MOST], self.trials[-1]._trial_id)
         changed = sorted(id for id, one in now.items() if known.get(id) != one)
         if len(changed) > FEW:
             self._update(self.study.get_trials(deepcopy=False))

@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 
 from steady import grammar
-from steady.options import SweepOptions
+from steady.options import Promotion, SweepOptions
 from steady.printing import say
 from steady.propose.sampling import Proposer
 from steady.propose.space import Space
@@ -48,10 +48,24 @@ def cost(study: optuna.Study, options: SweepOptions) -> str:
     if minutes is None:
         return f"{left} trials to go; how long one takes is not known before the first has finished."
     source = "the finished trials' mean" if known else "their budget"
-    hours = left * minutes / options.slots / 60
-    said = f"{left} trials to go at {minutes:.3g} minutes each ({source}): about {hours:.2g} h, without pruning."
+    share, plan = _promoted(left, options.promotion) if options.promotion and left else (1.0, "without pruning.")
+    hours = share * left * minutes / options.slots / 60
+    said = f"{left} trials to go at {minutes:.3g} minutes each ({source}): about {hours:.2g} h, {plan}"
     if (timeout := options.timeout) is None:
         return said
     kept = options.confirmation_seconds(60 * minutes)
     more = f", {kept / 60:.3g} minutes of it for the last of them and the confirmation" if kept else ""
     return f"{said} It is bound to {timeout / 60:.3g} minutes in all (hydra.sweeper.timeout){more}."
+
+
+def _promoted(n: int, promotion: Promotion) -> tuple[float, str]:
+    """Estimate which share of the time of `n` whole trials a promotion takes, and say how many go on from each rung."""
+    going, taken, before, words = n, 0.0, 0, []
+    for step in promotion.rungs:
+        taken += going * (step - before)
+        before = step
+        if step != promotion.rungs[-1]:
+            going = max(1, int(going / promotion.eta))
+            words.append(f"{going} from rung {step}")
+    last = promotion.rungs[-1]
+    return taken / (n * last), f"as about {' and '.join(words)} go on; the others are paused there."

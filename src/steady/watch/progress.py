@@ -32,7 +32,7 @@ from steady.study.trial_store import TrialCursor, TrialView
 
 REFRESH = 0.5  # seconds between two pictures of the table
 BELOW = 5  # lines of the picture that are not slots: the heading, three lines below, the cursor's
-ENDS = ("finished", "pruned", "failed", "waiting")  # counts that are shown; one running is in the table
+ENDS = ("finished", "paused", "pruned", "failed", "waiting")  # counts that are shown; one running is in the table
 NUMBERS = ("epoch", "epochs", "score", "seconds_left", "updated")  # in the progress of a trial
 
 
@@ -56,10 +56,10 @@ class SweepState:
 
     study: str  # name
     n_trials: int  # of the study in all
-    counts: Mapping[str, int]  # of trials: finished, pruned, failed, waiting, running
+    counts: Mapping[str, int]  # of trials: finished, paused, pruned, failed, waiting, running
     slots: Sequence[SlotView | None]  # None for an idle one
     best: str = ""  # in words
-    finished_seconds: Sequence[float] = ()  # duration of each trial that has ended
+    finished_seconds: Sequence[float] = ()  # duration of each trial that has ended, or is paused
     started: float = 0.0  # when this start of the sweep began, in seconds
     timeout: float | None = None  # seconds from then after which no trial begins
     now: float = 0.0  # on the same clock
@@ -127,6 +127,7 @@ class ProgressReporter:
         ended, others = self.cursor.advance(self.view.trials)
         self.counts.update(map(_state, ended))
         self.seconds += [s for t in ended if not meta.has(t, meta.DUPLICATE_OF) and (s := results.seconds(t))]
+        paused = [s for t in others if meta.paused_at(t) is not None and (s := results.seconds(t))]
         if ended:
             self.best = select.best_trials(self.study, [*self.best, *ended])
         self.display.show(
@@ -136,7 +137,7 @@ class ProgressReporter:
                 counts=dict(self.counts + Counter(map(_state, others))),
                 slots=self._slots(),
                 best=results.best_words(self.study, self.names, self.best),
-                finished_seconds=self.seconds,
+                finished_seconds=[*self.seconds, *paused],
                 started=self.started,
                 timeout=self.options.timeout,
                 now=time.monotonic(),
@@ -155,6 +156,8 @@ class ProgressReporter:
 
 
 def _state(trial: FrozenTrial) -> str:
+    if meta.paused_at(trial) is not None:
+        return "paused"
     names = {TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
     if trial.state in names:
         return names[trial.state]

@@ -63,14 +63,17 @@ def main(cfg: DictConfig) -> float | list[float]:
     if number in cfg.faulty and not (cfg.fault == "once" and cfg.trial.attempt):
         fault = cfg.fault if isinstance(cfg.fault, str) else cfg.fault[list(cfg.faulty).index(number)]
         fail("kill" if fault == "once" else fault)
-    if cfg.notes and (reporter := TrialReporter.from_config(cfg.trial)) and reporter.note({"size": abs(cfg.x)}):
+    reporter = TrialReporter.from_config(cfg.trial) if cfg.notes or cfg.reports else None
+    if cfg.notes and reporter and reporter.note({"size": abs(cfg.x)}):
         raise optuna.TrialPruned
+    value = float(cfg.x) ** 2 + "abc".index(cfg.y)
     done = len(checkpoint.read_text().splitlines()) if checkpoint.exists() else 0
     for step in range(done, cfg.steps):
+        if cfg.reports and reporter and step and reporter.report(step, {"loss": value + 1 / step}):
+            raise optuna.TrialPruned
         time.sleep(cfg.seconds)
         with checkpoint.open("a") as file:
             file.write(f"{step} {cfg.x} {cfg.y} {os.getpid()}\n")
-    value = float(cfg.x) ** 2 + "abc".index(cfg.y)
     return value if cfg.objectives == 1 else [value, -value]
 
 

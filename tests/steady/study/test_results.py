@@ -535,3 +535,16 @@ def test_the_leaderboard_holds_no_formula_but_negative_numbers(tmp_path: Path) -
 def _headings(table: Table | None) -> str:
     assert table is not None
     return " ".join(str(column.header) for column in table.columns)
+
+
+def test_paused_trials_are_told_as_such_with_their_rungs(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="cats")
+    study.set_user_attr(meta.PROMOTION, {"eta": 3, "rungs": [1, 3, 9], "metrics": ["loss"], "directions": ["minimize"]})
+    scores = {"1": {"loss": 0.5}, "3": {"loss": 0.25}}
+    noted = {meta.RUNGS: scores, meta.ATTEMPT: 0, meta.PAUSED: {"rung": 3, "attempt": 0}}
+    study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=noted))
+    study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={**noted, meta.ATTEMPT: 1}))  # promoted, and lost
+    write_leaderboard(study, tmp_path / "board.csv", ["loss"])
+    rows = [line.split(",")[:3] for line in (tmp_path / "board.csv").read_text().splitlines()]
+    assert rows == [["trial", "state", "rung"], ["0", "paused", "3"], ["1", "waiting", "3"]]
+    assert summary(study, []) == "2 trials: 1 paused, 1 waiting"
