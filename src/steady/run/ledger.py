@@ -155,17 +155,17 @@ class Ledger:
         return None
 
     def _end_paused(self, paused: Sequence[FrozenTrial]) -> None:
-        ended = []
+        ended = 0
         for trial in map(self.trials.read, sorted(one.number for one in paused)):
             if self._is_paused(trial):  # else it was promoted, and set back, since it was read
-                ended.append(str(trial.number))
+                ended += 1
                 self.trials.note(trial, meta.OUTCOME, Kind.PRUNED.value)
                 self.trials.note(trial, meta.MESSAGE, f"Not promoted from rung {meta.paused_at(trial)}")
                 self.trials.prune(trial)
                 trial = self.trials.read(trial.number)
             self.known.put(trial)
         self.unrecorded = True
-        self.event(f"trials {', '.join(ended)} were not promoted, and have ended at their rungs")
+        self.event(f"{ended} paused trial{'s' if ended > 1 else ''} could not be promoted any more, and ended as pruned")
 
     def _resume(self, trial: FrozenTrial, promoted: int | None = None) -> FrozenTrial | None:
         """Start a waiting trial, or the one that is `promoted` from a rung; None if another controller has it."""
