@@ -165,7 +165,7 @@ class Ledger:
                 trial = self.trials.read(trial.number)
             self.known.put(trial)
         self.unrecorded = True
-        self.event(f"{ended} paused trial{'s' if ended > 1 else ''} could not be promoted any more, and ended as pruned")
+        self.event(f"{ended} paused trial{'s' if ended > 1 else ''} could not be promoted, and ended as pruned")
 
     def _resume(self, trial: FrozenTrial, promoted: int | None = None) -> FrozenTrial | None:
         """Start a waiting trial, or the one that is `promoted` from a rung; None if another controller has it."""
