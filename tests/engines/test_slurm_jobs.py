@@ -187,7 +187,7 @@ def test_a_slurmctld_that_restarts_is_waited_for(slurm: Slurm, tmp_path: Path) -
     controller = start(slurm, tmp_path, "hydra.sweeper.n_trials=6", "steps=4", "seconds=0.5")
     wait_for_job(tmp_path)
     daemon = slurm.processes.pop("slurmctld")
-    daemon.kill()
+    daemon.terminate()  # killed, it may forget jobs that just began, and drain the nodes that still run them
     daemon.wait()
     time.sleep(3.0)
     slurm.start_controller()

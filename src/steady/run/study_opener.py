@@ -31,19 +31,25 @@ from steady.study.leases import Leases
 
 log = logging.getLogger(__name__)
 
+START = 30.0  # seconds that a server may be away when a sweep starts
 BEGUN = "begun"  # claimed by each controller whose sweep has the study's contract
 
 
 def study_on_paper(options: SweepOptions) -> optuna.Study:
     """Load the sweep's study, or make an empty one in memory if it has none yet; nothing is written.
 
+    A server that is away is waited for, but not for long: the URL may be wrong.
+
     Example:
         >>> from types import SimpleNamespace
-        >>> study_on_paper(SimpleNamespace(storage="sqlite:///no.db", study="cats", directions=["minimize"])).trials
+        >>> options = SimpleNamespace(storage_patience=0, study="cats", directions=["minimize"])
+        >>> options.storage = "sqlite:///no.db"
+        >>> study_on_paper(options).trials
         []
     """
+    patience = Patience(min(START, options.storage_patience))
     with suppress(NoStorageError):
-        storage = open_storage(options.storage, make=False)
+        storage = patience.call(open_storage, options.storage, make=False, patience=patience)
         if find_study(storage, options.study) is not None:
             return optuna.load_study(study_name=options.study, storage=storage)
     return optuna.create_study(directions=list(options.directions))
