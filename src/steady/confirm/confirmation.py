@@ -26,6 +26,7 @@ from steady.study import meta
 from steady.study.select import ScoredTrial, TrialChoice, candidates, equal_values, objective_names
 
 FILE = "confirmation.json"
+LARGEST = 2**24  # bytes of that file that are read; a candidate has some 200 and as many a seed
 RUN_FOLDER = "confirm/{}"  # of a run on which none is written, by its number, in the sweep's folder
 LEVEL = 0.95
 
@@ -178,7 +179,10 @@ class Confirmation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Confirmation":
-        """Read the content of `confirmation.json`; KeyError, TypeError, ValueError or AttributeError if it is other."""
+        """Read the content of `confirmation.json`; KeyError, TypeError, ValueError or AttributeError if it is other.
+
+        Whoever hands on a study may have written it: what is read can be compared and put into words.
+        """
         names = tuple(str(one["name"]) for one in content["objectives"])
         found = tuple(
             ConfirmedTrial(
@@ -190,8 +194,13 @@ class Confirmation:
         )
         if not found or content["winner"] != found[0].trial:
             raise ValueError("the winner is not the first candidate")
+        if not all(one.values for one in found):
+            raise ValueError("a candidate has no values under other seeds")
+        if not all(math.isfinite(value) for one in found for own in one.values.values() for value in own):
+            raise ValueError("a value is not finite")
         directions = tuple(str(one["direction"]) for one in content["objectives"])
-        return cls(names, directions, found, tuple(content["tied"]), tuple(content["considered"]))
+        tied, considered = (tuple(map(int, content[key])) for key in ("tied", "considered"))
+        return cls(names, directions, found, tied, considered)
 
     def write(self, folder: Path) -> None:
         """Write `confirmation.json`, atomically; the folder is made if it is not there."""
@@ -210,7 +219,8 @@ def read(folder: Path) -> Confirmation | None:
     if not path.is_file():
         return None
     try:
-        return Confirmation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        with path.open("rb") as file:
+            return Confirmation.from_dict(json.loads(file.read(LARGEST)))
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error!r})") from error
 
