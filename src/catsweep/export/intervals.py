@@ -33,7 +33,7 @@ from catsweep.errors import ExportError
 from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.scores import score as known
 from catsweep.models.generator import Generator, Reconstructor
-from steady.confirm.confirmation import t_quantile
+from steady.confirm.significance import t_quantile
 
 LEVEL = 0.95
 # The factor of s is 2.5 with 8 draws, 2.1 with 30, 1.96 with any number: more draws cost more than they narrow.

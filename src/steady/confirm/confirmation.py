@@ -1,12 +1,11 @@
 """Compare the best trials of a study under other seeds, by means and significance tests.
 
 The best score of a search is also the luckiest. So the best few are trained again, and compared by the mean over seeds
-that the search did not see. `steady.confirm.confirmation_stage` runs the trainings.
+that the search did not see (`steady.confirm.significance`). `steady.confirm.confirmation_stage` runs the trainings.
 """
 
 import json
 import math
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,15 @@ from rich.table import Table
 
 from steady import printing
 from steady.atomic import write_json
+from steady.confirm.significance import confidence_level, significantly_different
 from steady.exceptions import StudyError
 from steady.storage import CONFIRMATION, find_study
 from steady.study import meta
 from steady.study.select import ScoredTrial, TrialChoice, candidates, equal_values, objective_names
 
 FILE = "confirmation.json"
+LARGEST = 2**24  # bytes of that file that are read; a candidate has some 200 and as many a seed
 RUN_FOLDER = "confirm/{}"  # of a run on which none is written, by its number, in the sweep's folder
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,10 @@ class Confirmation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Confirmation":
-        """Read the content of `confirmation.json`; KeyError, TypeError, ValueError or AttributeError if it is other."""
+        """Read the content of `confirmation.json`; KeyError, TypeError, ValueError or AttributeError if it is other.
+
+        Whoever hands on a study may have written it: what is read can be compared and put into words.
+        """
         names = tuple(str(one["name"]) for one in content["objectives"])
         found = tuple(
             ConfirmedTrial(
@@ -189,8 +192,13 @@ class Confirmation:
         )
         if not found or content["winner"] != found[0].trial:
             raise ValueError("the winner is not the first candidate")
+        if not all(one.values for one in found):
+            raise ValueError("a candidate has no values under other seeds")
+        if not all(math.isfinite(value) for one in found for own in one.values.values() for value in own):
+            raise ValueError("a value is not finite")
         directions = tuple(str(one["direction"]) for one in content["objectives"])
-        return cls(names, directions, found, tuple(content["tied"]), tuple(content["considered"]))
+        tied, considered = (tuple(map(int, content[key])) for key in ("tied", "considered"))
+        return cls(names, directions, found, tied, considered)
 
     def write(self, folder: Path) -> None:
         """Write `confirmation.json`, atomically; the folder is made if it is not there."""
@@ -209,7 +217,8 @@ def read(folder: Path) -> Confirmation | None:
     if not path.is_file():
         return None
     try:
-        return Confirmation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        with path.open("rb") as file:
+            return Confirmation.from_dict(json.loads(file.read(LARGEST)))
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error!r})") from error
 
@@ -288,60 +297,6 @@ def compare(
     considered = _up_to_last(candidates(study), values)  # all before a confirmed one were to be confirmed as well
     names = objective_names(study, objectives)
     return Confirmation(tuple(names), tuple(directions), tuple(compared), tuple(tied), tuple(considered))
-
-
-def confidence_level(candidates: int) -> float:
-    """Compute the confidence level of each comparison with the winner (Bonferroni), of so many `candidates` with it.
-
-    Such that in at least 95 % of all cases the truly best one is the winner or not significantly different from it. It
-    is lost if any other beats it significantly by chance, each with half the probability outside a two-sided interval.
-
-    >>> confidence_level(3), round(confidence_level(5), 3)
-    (0.95, 0.975)
-    """
-    return 1 - min(1 - LEVEL, 2 * (1 - LEVEL) / max(1, candidates - 1))
-
-
-def significantly_different(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> bool:
-    """Tell whether the means of two samples, by seed, differ significantly; False of fewer than two values of either.
-
-    >>> significantly_different({1: 10.0, 2: 50.0, 3: 30.0}, {1: 11.0, 2: 51.1, 3: 30.9})
-    True
-    """
-    return p_value(a, b) < 1 - level
-
-
-def p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float:
-    """Compute the two-sided p value of equal means by Student's paired t test, or Welch's if the seeds differ.
-
-    A seed that is hard for one is often hard for the other. NaN if there are fewer than two values of either, or none
-    vary.
-
-    >>> round(p_value({1: 1.0, 2: 2.0}, {1: 2.0, 2: 4.0}), 3)
-    0.205
-    """
-    from scipy import stats
-
-    if min(len(a), len(b)) < 2:
-        return math.nan
-    with warnings.catch_warnings():  # of values that are nearly identical, whose difference has little noise
-        warnings.simplefilter("ignore", RuntimeWarning)
-        if a.keys() == b.keys():
-            return float(stats.ttest_rel([a[seed] for seed in a], [b[seed] for seed in a]).pvalue)
-        # By exact sums: of values that are all the same, numpy's mean is another, and their variance not 0.
-        (m, s, n), (o, t, k) = ((fmean(x.values()), stdev(x.values()), len(x)) for x in (a, b))
-        return float(stats.ttest_ind_from_stats(m, s, n, o, t, k, equal_var=False).pvalue)
-
-
-def t_quantile(level: float, freedom: float) -> float:
-    """Compute the two-sided quantile of Student's t: a share `level` of the values lies between its negative and it.
-
-    >>> round(t_quantile(0.95, 10), 3)
-    2.228
-    """
-    from scipy import stats
-
-    return float(stats.t.isf((1 - level) / 2, freedom))
 
 
 def _up_to_last(ranked: Sequence[int], compared: Collection[int]) -> Sequence[int]:

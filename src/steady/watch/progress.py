@@ -30,6 +30,7 @@ from steady.study import budget, meta, results, select
 from steady.study.trial_folders import PROGRESS
 from steady.study.trial_store import TrialCursor, TrialView
 
+LARGEST = 2**16  # bytes of a trial's progress that are read; one has some 150
 REFRESH = 0.5  # seconds between two pictures of the table
 BELOW = 5  # lines of the picture that are not slots: the heading, three lines below, the cursor's
 ENDS = ("finished", "paused", "pruned", "failed", "waiting")  # counts that are shown; one running is in the table
@@ -302,8 +303,9 @@ def read_progress(folder: Path) -> dict[str, Any]:
     {}
     """
     try:
-        reported = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with (folder / PROGRESS).open("rb") as file:
+            reported = json.loads(file.read(LARGEST))
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(reported, dict):
         return {}

@@ -162,3 +162,26 @@ class TestFile:
         (tmp_path / "confirmation.json").write_text(content)
         with pytest.raises(ValueError, match=r"confirmation\.json cannot be read"):
             read(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("at", "value"),
+        [
+            (("candidates", 0, "values"), {}),
+            (("candidates", 0, "values", "1", "val/fid"), math.inf),
+            (("candidates", 1, "searched"), [41.0, 0.6]),
+            (("tied",), ["\x1b[2J"]),
+            (("considered",), [[1]]),
+        ],
+    )
+    def test_what_cannot_be_compared_or_put_into_words_is_refused_when_it_is_read(
+        self, tmp_path: Path, at: tuple[str | int, ...], value: object
+    ) -> None:
+        content: Any = TestReport().done().to_dict()
+        inner = content
+        for key in at[:-1]:
+            inner = inner[key]
+        assert inner[at[-1]]
+        inner[at[-1]] = value
+        (tmp_path / "confirmation.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"confirmation\.json cannot be read"):
+            read(tmp_path)

@@ -194,7 +194,9 @@ def test_progress_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b'{"epoch": 3, "sc', b"[1, 2]", b"null", b"\xff\xfe", b'"epoch"'], ids=repr
+    "content",
+    [None, b"", b'{"epoch": 3, "sc', b"[1, 2]", b"null", b"\xff\xfe", b'"epoch"', pytest.param(b"[" * 9999, id="deep")],
+    ids=repr,
 )
 def test_a_trial_that_says_nothing_yet_or_half_of_it_says_nothing(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:

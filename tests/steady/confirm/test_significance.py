@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steady.confirm.confirmation import confidence_level, p_value, significantly_different, t_quantile
+from steady.confirm.significance import confidence_level, p_value, significantly_different, t_quantile
 
 # From printed tables of Student's t.
 TABLE = [
