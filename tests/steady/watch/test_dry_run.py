@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -58,21 +59,11 @@ def test_a_study_on_paper_is_the_real_one_or_none(tmp_path: Path, monkeypatch: p
 def test_a_server_that_just_restarts_is_waited_for_when_a_sweep_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = optuna.storages.InMemoryStorage()
     optuna.create_study(study_name="cats", storage=storage).enqueue_trial({"x": 1})
-    answers = [
-        sqlalchemy.exc.OperationalError("", {}, ConnectionError("refused"), connection_invalidated=True),
-        storage,
-    ]
-
-    def opened(*_: object, **__: object) -> optuna.storages.BaseStorage:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
+    away = sqlalchemy.exc.OperationalError("", {}, ConnectionError("refused"), connection_invalidated=True)
+    opened = Mock(side_effect=[away, storage, away])
     monkeypatch.setattr("steady.run.study_opener.open_storage", opened)
     keys = read(storage="postgresql://host/cats")
     assert len(study_on_paper(keys).trials) == 1
-    answers.append(sqlalchemy.exc.OperationalError("", {}, ConnectionError("refused"), connection_invalidated=True))
     with pytest.raises(sqlalchemy.exc.OperationalError):
         study_on_paper(read(storage="postgresql://host/cats", storage_patience=0.0))
 
