@@ -20,6 +20,7 @@ from steady.study.trial_store import TrialCursor
 ROUNDING = 1e-9  # of a quotient: 11 / 1.1 is a little less than 10
 
 Losses = tuple[float, ...]  # one per metric; lower is better
+Seen = tuple[tuple[int, Losses, int], FrozenTrial]  # a trial's place among the others, and what is shown of it
 
 
 def best(losses: Mapping[int, Losses], eta: float, least: int = 0) -> list[int]:
@@ -150,7 +151,7 @@ class RungView:
         shown = [*self._ended, *(seen for _, seen in self._read.values() if seen)]
         return [trial for _, trial in sorted(shown, key=lambda one: one[0])]
 
-    def _seen(self, trial: FrozenTrial) -> "Seen | None":
+    def _seen(self, trial: FrozenTrial) -> Seen | None:
         if trial.state == TrialState.COMPLETE:
             return None
         reached = {step: at for step in self.promotion.pausing if (at := losses_at(trial, step, self.promotion))}
@@ -167,6 +168,3 @@ class RungView:
         elif named:
             seen.state, seen.values = TrialState.COMPLETE, [scores[name] for name in self.objective]
         return (-step, losses, trial.number), seen
-
-
-Seen = tuple[tuple[int, Losses, int], FrozenTrial]  # its place among the others, and what is shown
