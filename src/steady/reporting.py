@@ -255,7 +255,7 @@ class TrialReporter:
                     self._storage.set_trial_intermediate_value(trial._trial_id, step, scores[self.metrics[0]])
             told = {**reported, **{str(step): scores for step, scores in new.items()}}
             self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, told)
-            for step in new if self.promotion else ():
+            for step in new.keys() & set(self.promotion.pausing if self.promotion else ()):
                 self._storage.set_trial_user_attr(trial._trial_id, f"{meta.REACHED}{step}", True)
         self._pending.clear()
         _unwritten.discard(self)
