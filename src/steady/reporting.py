@@ -44,7 +44,7 @@ from steady.atomic import write_json
 from steady.exceptions import DivergedError, InterruptedTrial, StorageError, StudyError
 from steady.options import Promotion
 from steady.propose.promotion import goes_on
-from steady.propose.pruning import should_prune
+from steady.propose.pruning import read_reported, should_prune
 from steady.storage import open_storage
 from steady.storage.patience import Patience, is_away, wait_at_most
 from steady.study import budget, constraints, meta
@@ -195,7 +195,7 @@ class TrialReporter:
         if step not in promotion.pausing or step <= meta.get(trial, meta.PROMOTED, -1):
             return False
         hidden = budget.uncounted(self.study)
-        rivals = (one for one in self.study.get_trials(deepcopy=False) if one.number not in hidden)
+        rivals = (one for one in read_reported(self.study) if one.number not in hidden)
         rung = None if goes_on(rivals, self.number, step, promotion) else step
         if rung is not None or self.paused is not None:  # or it passes a rung later than one where it was to pause
             mark = None if rung is None else {"rung": rung, "attempt": self.attempt}
@@ -255,7 +255,7 @@ class TrialReporter:
                     self._storage.set_trial_intermediate_value(trial._trial_id, step, scores[self.metrics[0]])
             told = {**reported, **{str(step): scores for step, scores in new.items()}}
             self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, told)
-            for step in new if self.promotion else ():
+            for step in new.keys() & set(self.promotion.pausing if self.promotion else ()):
                 self._storage.set_trial_user_attr(trial._trial_id, f"{meta.REACHED}{step}", True)
         self._pending.clear()
         _unwritten.discard(self)

@@ -340,8 +340,8 @@ def test_an_outage_between_the_two_writes_of_a_report_costs_neither(monkeypatch:
     assert server.study.trials[0].intermediate_values == {1: 3.0, 2: 2.0}
 
 
-def promoting(**changes: Any) -> optuna.Study:
-    study = optuna.create_study()
+def promoting(storage: optuna.storages.BaseStorage | None = None, **changes: Any) -> optuna.Study:
+    study = optuna.create_study(storage=storage)
     kept = {"eta": 2, "rungs": [1, 3, 9], "metrics": ["loss"], "directions": ["minimize"], **changes}
     study.set_user_attr(meta.PROMOTION, kept)
     return study
@@ -373,6 +373,15 @@ def test_a_rung_that_was_promoted_from_is_passed_and_a_later_one_takes_a_pause_b
     assert not reporter.report(3, {"loss": 0.5})  # it came to two rungs at once
     assert reporter.paused is None
     assert study.trials[0].user_attrs[meta.PAUSED] is None
+
+
+def test_who_goes_on_is_told_without_reading_all_of_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = promoting(open_storage(f"sqlite:///{tmp_path}/study.db"))
+    for loss in (0.125, 0.75):
+        study.ask().set_user_attr(meta.RUNGS, {"1": {"loss": loss}})
+    reporter = TrialReporter(study, study.ask().number)
+    monkeypatch.setattr(optuna.Study, "get_trials", None)
+    assert reporter.report(1, {"loss": 0.5})
 
 
 def test_promotion_needs_its_score() -> None:

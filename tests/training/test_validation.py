@@ -100,6 +100,15 @@ def test_a_resumed_run_is_not_evaluated_at_rungs_that_it_has_passed() -> None:
     assert next(run.evaluations()) == pytest.approx(260, abs=1)
 
 
+def test_a_run_that_goes_on_with_a_larger_budget_is_evaluated_by_the_shares_of_that() -> None:
+    run = Run(step=0.1, cost=1.0, minutes=4, batches=700, rungs=(0.1, 0.5))
+    assert max(run.evaluations()) > 200
+    longer = Run(step=0.1, cost=1.0, minutes=8, batches=700, rungs=(0.1, 0.5))
+    longer.now = run.now
+    longer.schedule.load_state_dict(run.schedule.state_dict())
+    assert next(longer.evaluations()) == pytest.approx(240 + 48, abs=1)
+
+
 @pytest.mark.parametrize(("step", "cost"), [(0.1, 1.0), (5.0, 90.0)])
 def test_a_budget_of_samples_is_evaluated_at_the_same_steps_however_long_they_take(step: float, cost: float) -> None:
     run = Run(step, cost, 10**6, batches=50, rungs=(0.1, 0.5), unit="samples", limit=20 * IMAGES)

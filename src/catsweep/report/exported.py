@@ -43,7 +43,7 @@ class Exported:
 
     @classmethod
     def read(cls, study: Path) -> "Exported | None":
-        """Read what is in a study's folder; None if it is missing, damaged, or has what no number can be drawn of."""
+        """Read what is in a study's folder; None if it is missing or damaged, or has a number that no score can be."""
         try:
             found = read_json(study / cls.FILE) if inside(study, study / cls.FILE) else {}
             known = {key: found[key] for key in cls.SHAPE}

@@ -247,7 +247,7 @@ class SweepCallback(pl.Callback):
 
     A rung is a share of the trial's budget, in (0, 1), of epochs or of time or images, whichever is used up sooner;
     so a wide network and a narrow one are compared after the same share. `rungs` ascend; each is reported as the step
-    of its place, from 1, or as those of the study's promotion. `clock` returns monotonic seconds.
+    of its place, from 1, or with promotion as the study's own rung there. `clock` returns monotonic seconds.
     """
 
     def __init__(

@@ -74,24 +74,26 @@ class TimedValidation(pl.Callback):
         self.apart = 0.0  # between two evaluations, at least
         self.rest_until = -math.inf
         self.began: float | None = None  # the evaluation after the last step
+        self.limit: float | None = None  # the budget that they are shares of
 
     def state_dict(self) -> dict[str, Any]:
         """Save which evaluation was the last, so that a run that goes on is evaluated when an undisturbed one is."""
-        return {"passed": self.passed, "rest_until": self.rest_until, "began": self.began}
+        return {"passed": self.passed, "rest_until": self.rest_until, "began": self.began, "limit": self.limit}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
         self.passed, self.rest_until = state_dict["passed"], state_dict["rest_until"]
-        self.began = state_dict["began"]
+        self.began, self.limit = state_dict["began"], state_dict["limit"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Plan the first evaluation: after a tenth of the budget, or at a rung."""
+        """Plan the first evaluation: after a tenth of the budget, or at a rung; again if the budget is another now."""
         counted = usage.of(trainer)
-        samples = counted.limit if counted and counted.unit == "samples" else None
+        limit = counted.limit if counted else None
+        samples = limit if counted and counted.unit == "samples" else None
         least = IMAGES / samples if samples else 0.0
         self.apart = max(1 / MOST, least)
-        if self.rest_until == -math.inf:  # else it was restored
-            self.passed = self._passed(trainer, trainer.current_epoch)
+        if self.rest_until == -math.inf or limit != self.limit:  # else what was restored holds
+            self.passed, self.began, self.limit = self._passed(trainer, trainer.current_epoch), None, limit
             self.rest_until = _share(trainer) + max(2 / MOST, least)
 
     def on_train_batch_end(

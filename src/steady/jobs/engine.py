@@ -2,7 +2,7 @@
 
 An engine knows nothing of trials. It runs allocations: each is one command (`steady.jobs.allocation`) in resources that
 the engine gives it, in a folder on a file system that all hosts share. What a trial came to is a file there, and so is
-the wish that it stop (`steady.jobs.job_files`); the engine is asked only whether an allocation still waits or runs and,
+an order to stop (`steady.jobs.job_files`); the engine is asked only whether an allocation still waits or runs and,
 when no result was left, what ended it. When it means to end an allocation itself, it sends SIGTERM to the command, some
 time before.
 """

@@ -240,16 +240,16 @@ def clear(root: Path) -> None:
 
 
 def _remove(folder: Path, *names: str) -> None:
-    """Remove files, and the folder if it is then empty; no link is followed."""
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
+    """Remove files, and the folder if it is then empty; what cannot be removed stays."""
+    for remove in (*((folder / name).unlink for name in names), folder.rmdir):
+        with suppress(OSError):
+            remove()
 
 
 def _read(path: Path, convert: Callable[[Any], T]) -> T | None:
     """Read a file of ours; None if it is not there, or is not one."""
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError), path.open("rb") as file:
+    damaged = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # JSON's Infinity is no whole number
+    with suppress(OSError, *damaged), path.open("rb") as file:
         return convert(json.loads(file.read(2 * LARGEST)))
     return None
 

@@ -135,14 +135,10 @@ class RayEngine:
 
     def _warn_of_lack(self, nodes: list[dict[str, float]]) -> None:
         """Warn if no node has what an actor asks for: it waits until one has."""
-        asked = {
-            "CPU": self.remote["num_cpus"],
-            "GPU": self.remote.get("num_gpus"),
-            **(self.remote.get("resources") or {}),
-        }
-        lacking = {key: value for key, value in asked.items() if value}
-        if not any(all(node.get(key, 0) >= value for key, value in lacking.items()) for node in nodes):
-            wanted = ", ".join(f"{value:g} {key}" for key, value in lacking.items())
+        keys = {"CPU": self.remote["num_cpus"], "GPU": self.remote.get("num_gpus")}
+        asked = {key: value for key, value in (keys | (self.remote.get("resources") or {})).items() if value}
+        if not any(all(node.get(key, 0) >= value for key, value in asked.items()) for node in nodes):
+            wanted = ", ".join(f"{value:g} {key}" for key, value in asked.items())
             log.warning("No node of Ray has %s: trials wait until one comes (hydra.launcher.ray.remote)", wanted)
 
     def _request(self, *request: Any) -> Any:

@@ -42,20 +42,10 @@ OTHERS = {"_target_", "name", "python", "use_srun", "submitit_folder", "stderr_t
 READ = {"mem_gb", "signal_delay_s", "setup", "additional_parameters"}
 # Keys that are whole numbers from 1 up; sbatch takes a negative time limit.
 WHOLE = {"timeout_min": "minutes", "signal_delay_s": "seconds", "cpus_per_task": "cores", "cpus_per_gpu": "cores"}
+# Options of sbatch that the sweep sets, or that would make other jobs of its own.
 OURS = {
-    "array",
-    "chdir",
-    "error",
-    "job-name",
-    "no-requeue",
-    "open-mode",
-    "output",
-    "parsable",
-    "requeue",
-    "signal",
-    "wrap",
-}
-
+    "array", "chdir", "error", "job-name", "no-requeue", "open-mode", "output", "parsable", "requeue", "signal", "wrap",
+}  # fmt: skip
 # What words of a refusal are about; all others are about what a node has.
 ABOUT = {
     "--time|time limit": ("timeout_min",), "partition": ("partition",), "feature": ("constraint",), "qos": ("qos",),

@@ -7,6 +7,7 @@ rung, so a free slot never waits for a round to end, as it does in synchronous h
 
 import copy
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from optuna.study import StudyDirection
@@ -20,6 +21,7 @@ from steady.study.trial_store import TrialCursor
 ROUNDING = 1e-9  # of a quotient: 11 / 1.1 is a little less than 10
 
 Losses = tuple[float, ...]  # one per metric; lower is better
+Seen = tuple[tuple[int, Losses, int], FrozenTrial]  # a trial's place among the others, and what is shown of it
 
 
 def best(losses: Mapping[int, Losses], eta: float, least: int = 0) -> list[int]:
@@ -49,12 +51,21 @@ def losses_at(trial: FrozenTrial, step: int, promotion: Promotion) -> Losses | N
     >>> losses_at(trial, 3, Promotion(3, [3, 9], ["accuracy"], ["maximize"]))
     (-0.75,)
     """
-    scores = meta.get(trial, meta.RUNGS, {}).get(str(step))
-    if scores is None or trial.state == TrialState.FAIL or any(excess > 0 for excess in trial.constraints.values()):
+    scores = _scores_at(trial, step)
+    if trial.state == TrialState.FAIL or any(excess > 0 for excess in trial.constraints.values()):
+        return None
+    if not set(promotion.metrics) <= set(scores):  # an earlier start judged by others
         return None
     pairs = zip(promotion.metrics, promotion.directions, strict=True)
-    losses = tuple(-scores[name] if way == "maximize" else scores[name] for name, way in pairs if name in scores)
-    return losses if len(losses) == len(promotion.metrics) else None  # an earlier start judged by other scores
+    return tuple(-scores[name] if way == "maximize" else scores[name] for name, way in pairs)
+
+
+def _scores_at(trial: FrozenTrial, step: int) -> dict[str, float]:
+    """Get the scores of a trial at a rung, by name, without what is no finite number: a study may be a stranger's."""
+    rungs = meta.get(trial, meta.RUNGS)
+    scores = rungs.get(str(step)) if isinstance(rungs, dict) else None
+    found = scores.items() if isinstance(scores, dict) else ()
+    return {name: score for name, score in found if type(score) in (int, float) and abs(score) <= sys.float_info.max}
 
 
 def goes_on(trials: Iterable[FrozenTrial], number: int, step: int, promotion: Promotion) -> bool:
@@ -150,14 +161,14 @@ class RungView:
         shown = [*self._ended, *(seen for _, seen in self._read.values() if seen)]
         return [trial for _, trial in sorted(shown, key=lambda one: one[0])]
 
-    def _seen(self, trial: FrozenTrial) -> "Seen | None":
+    def _seen(self, trial: FrozenTrial) -> Seen | None:
         if trial.state == TrialState.COMPLETE:
             return None
         reached = {step: at for step in self.promotion.pausing if (at := losses_at(trial, step, self.promotion))}
         if not reached:
             return None
         step = max(reached)
-        scores, losses = meta.get(trial, meta.RUNGS)[str(step)], reached[step]
+        scores, losses = _scores_at(trial, step), reached[step]
         named = bool(self.objective) and set(self.objective) <= set(scores)
         seen = copy.copy(trial)
         seen.state, seen.values, seen.intermediate_values = TrialState.PRUNED, None, {}
@@ -167,6 +178,3 @@ class RungView:
         elif named:
             seen.state, seen.values = TrialState.COMPLETE, [scores[name] for name in self.objective]
         return (-step, losses, trial.number), seen
-
-
-Seen = tuple[tuple[int, Losses, int], FrozenTrial]  # its place among the others, and what is shown

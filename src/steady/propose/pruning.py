@@ -123,7 +123,7 @@ def should_prune(study: Study, number: int, step: int, settings: Mapping[str, An
     """
     metrics = list(settings["metrics"])
     pruner = build(settings["pruner"], metrics)
-    trials = _read(study)
+    trials = read_reported(study)
     if isinstance(pruner, ParetoPruner):
         signs = [-1 if d == "maximize" else 1 for d in settings["directions"]]
         scores = {t.number: s for t in trials if (s := _at(t, step, metrics, signs)) is not None}
@@ -137,8 +137,12 @@ def should_prune(study: Study, number: int, step: int, settings: Mapping[str, An
     return bool(pruner.prune(view, views[number]))
 
 
-def _read(study: Study) -> list[FrozenTrial]:
-    """Get all trials: their states, rung scores, and what pruners have noted on them."""
+def read_reported(study: Study) -> list[FrozenTrial]:
+    """Get all trials: their states, rung scores, and what pruners have noted on them; of some storages nothing else.
+
+    >>> read_reported(optuna.create_study())
+    []
+    """
     fast: Reported | None = getattr(study._storage, REPORTED, None)
     return study.get_trials(deepcopy=False) if fast is None else fast(study._study_id, meta.RUNGS)
 

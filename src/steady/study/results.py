@@ -278,8 +278,9 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     amounts = sorted({name for own in used.values() for name in own} - {"seconds"})
     text = io.StringIO()
     table = csv.writer(text)
-    rungs = ["rung"] if meta.get(study, meta.PROMOTION) else []
-    header = ["trial", "state", *rungs, *names, *values_noted, *columns, "seconds", *amounts, "attempts"]
+    rungs = (meta.get(study, meta.PROMOTION) or {}).get("rungs", [])
+    where = ["rung"] if rungs else []
+    header = ["trial", "state", *where, *names, *values_noted, *columns, "seconds", *amounts, "attempts"]
     header += [*TOLD, *named, *parameters]
     table.writerow([escaped(name) for name in header])
     for trial, folder, own in zip(trials, folders, noted, strict=True):
@@ -291,7 +292,8 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
         more = [scores.get(trial.number, {}).get(name, "") for name in columns]
         values = [*values, *(own.get(name, "") for name in values_noted)]
         spent = [round(used[trial.number][name], 1) if name in used[trial.number] else "" for name in amounts]
-        rung = [max(map(int, meta.get(trial, meta.RUNGS, {})), default="")] if rungs else []
+        reached = [step for step in rungs if str(step) in meta.get(trial, meta.RUNGS, {})]
+        rung = [max(reached, default="")] if rungs else []
         cells = [trial.number, state(trial), *rung, *values, *more, _rounded(trial), *spent, *notes, *drawn]
         table.writerow([escaped(cell) for cell in cells])
     return text.getvalue()

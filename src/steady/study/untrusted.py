@@ -120,7 +120,8 @@ OF_HYDRA = re.compile(
     r"hydra/sweeper|hydra/launcher|hydra/sweeper/sampler|hydra/sweeper/pruner|hydra\.sweep\.dir|hydra\.sweeper\."
     r"(study_name|n_trials|n_jobs|direction|seed|params(\.[\w./@+-]+)?|conditions|constraints|warm_start|baseline"
     r"|enqueue|duplicates"
-    r"|prune_metric|prune_direction|promotion(\.(eta|rungs))?|timeout|retries|trial_timeout|max_failure_rate|max_same_failures|lease|gpus"
+    r"|prune_metric|prune_direction|promotion(\.(eta|rungs))?|timeout|retries|trial_timeout|max_failure_rate"
+    r"|max_same_failures|lease|gpus"
     r"|gpus_per_slot|draw_ahead|allow_change|confirm|dry_run|trial_minutes|objective|storage_patience"
     r"|trials_per_job|(sampler|pruner)\.[a-z]\w*)",
     re.ASCII,

@@ -51,3 +51,22 @@ def test_what_we_did_not_make_stays(jobs: Path, tmp_path: Path) -> None:
     assert left == [
         "jobs/notes.txt", "jobs/trials/cats/notes.json", "mine/1/orders.json", "mine/3-0.json", "mine/shared",
     ]  # fmt: skip
+
+
+@pytest.mark.security
+def test_what_is_no_file_of_ours_under_such_a_name_stays_and_is_no_error(jobs: Path) -> None:
+    (jobs / ("a" * 12)).touch()
+    (jobs / ("b" * 12) / SHARED).mkdir(parents=True)
+    clear(jobs)
+    assert sorted(path.name for path in jobs.rglob("*")) == ["a" * 12, "b" * 12, SHARED]
+
+
+@pytest.mark.security
+def test_a_number_that_is_not_finite_makes_a_file_unreadable(tmp_path: Path) -> None:
+    files = JobFiles(tmp_path)
+    files.give(Orders("a", "slurm", sequence=1))
+    files.tell(Report(beat=1))
+    for path in tmp_path.iterdir():
+        path.write_text(path.read_text().replace("1", "Infinity"))
+    assert files.orders() is None
+    assert files.report() == Report()

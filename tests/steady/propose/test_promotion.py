@@ -11,7 +11,7 @@ from optuna.samplers import NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from steady.options import Promotion
-from steady.propose.promotion import RungTable, RungView, best, goes_on
+from steady.propose.promotion import RungTable, RungView, best, goes_on, losses_at
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
 from steady.study import meta
@@ -189,3 +189,11 @@ def test_samplers_learn_from_paused_trials(sampler: type, directions: list[Any])
         draws.append(proposal.params["x"])
     if sampler is TPESampler:
         assert sorted(draws)[4] < 0.2
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "rungs", [7, [1], {"1": 5}, {"1": {"loss": "0.5"}}, {"1": {"loss": None}}, {"1": {"loss": 10**400}}]
+)
+def test_what_a_stranger_wrote_at_a_rung_is_no_score(rungs: object) -> None:
+    assert losses_at(create_trial(state=TrialState.RUNNING, user_attrs={meta.RUNGS: rungs}), 1, ONE) is None

@@ -212,6 +212,15 @@ def test_the_leaderboard_names_folders_that_are_not_the_numbers(tmp_path: Path) 
     assert [row[head.index("folder")] for row in rows] == ["x0.5", "1"]
 
 
+def test_with_promotion_a_column_has_the_highest_rung_that_was_reached(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    study.set_user_attr(meta.PROMOTION, {"rungs": [1, 3, 9]})
+    for steps in ((), (1, 2, 3, 4)):
+        scores = {str(step): {"loss": 0.5} for step in steps}
+        study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs={meta.RUNGS: scores}))
+    assert [row[2] for row in board(study, tmp_path)] == ["rung", "", "3"]
+
+
 def run_of(runs: Path, number: int | str, judge: str = "dinov2", **scores: float) -> None:
     """What a trial's folder says of it: scores by their names without what is before the stroke."""
     own = {f"val/{name}": value for name, value in scores.items() if name != "judge_fid"}
