@@ -144,7 +144,7 @@ def read_reported(study: Study) -> list[FrozenTrial]:
     []
     """
     fast: Reported | None = getattr(study._storage, REPORTED, None)
-    return study.get_trials(deepcopy=False) if fast is None else fast(study._study_id, meta.RUNGS)
+    return study.get_trials(deepcopy=False) if fast is None else fast(study._study_id, meta.names(meta.RUNGS))
 
 
 def _at(trial: FrozenTrial, step: int, metrics: Sequence[str], signs: Sequence[int]) -> list[float] | None:

@@ -158,14 +158,16 @@ class Ledger:
         ended = 0
         for trial in map(self.trials.read, sorted(one.number for one in paused)):
             if self._is_paused(trial):  # else it was promoted, and set back, since it was read
-                ended += 1
-                self.trials.note(trial, meta.OUTCOME, Kind.PRUNED.value)
-                self.trials.note(trial, meta.MESSAGE, f"Not promoted from rung {meta.paused_at(trial)}")
-                self.trials.prune(trial)
+                with suppress(UpdateFinishedTrialError):  # as in `requeue_abandoned`
+                    self.trials.note(trial, meta.OUTCOME, Kind.PRUNED.value)
+                    self.trials.note(trial, meta.MESSAGE, f"Not promoted from rung {meta.paused_at(trial)}")
+                    self.trials.prune(trial)
+                    ended += 1
                 trial = self.trials.read(trial.number)
             self.known.put(trial)
         self.unrecorded = True
-        self.event(f"{ended} paused trial{'s' if ended > 1 else ''} could not be promoted, and ended as pruned")
+        if ended:
+            self.event(f"{ended} paused trial{'s' if ended > 1 else ''} could not be promoted, and ended as pruned")
 
     def _resume(self, trial: FrozenTrial, promoted: int | None = None) -> FrozenTrial | None:
         """Start a waiting trial, or the one that is `promoted` from a rung; None if another controller has it."""

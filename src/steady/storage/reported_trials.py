@@ -6,7 +6,7 @@ distribution of each: seconds, where a study has ten thousand.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy
@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady.storage.storage_errors import REPORTED
 
-Reported = Callable[[int, str], list[FrozenTrial]]
+Reported = Callable[[int, Sequence[str]], list[FrozenTrial]]
 
 TRIALS = sqlalchemy.text(
-    "SELECT t.trial_id, t.number, t.state, a.value_json FROM trials t LEFT JOIN trial_user_attributes a "
-    "ON a.trial_id = t.trial_id AND a.key = :attribute WHERE t.study_id = :study ORDER BY t.number"
-)
+    "SELECT t.trial_id, t.number, t.state, a.key, a.value_json FROM trials t LEFT JOIN trial_user_attributes a "
+    "ON a.trial_id = t.trial_id AND a.key IN :attributes WHERE t.study_id = :study ORDER BY t.number"
+).bindparams(sqlalchemy.bindparam("attributes", expanding=True))
 # Where pruners note how far trials have come.
 NOTED = sqlalchemy.text(
     "SELECT a.trial_id, a.key, a.value_json FROM trials t JOIN trial_system_attributes a ON a.trial_id = t.trial_id "
@@ -29,7 +29,7 @@ NOTED = sqlalchemy.text(
 
 
 def add_reported_trials(storage: BaseStorage, database: RDBStorage) -> BaseStorage:
-    """Give a storage the method `get_reported_trials`: a study's trials by number, with one of their user attributes.
+    """Give a storage the method `get_reported_trials`: a study's trials by number, with some of their user attributes.
 
     They have their states and system attributes besides, and nothing else.
 
@@ -38,25 +38,28 @@ def add_reported_trials(storage: BaseStorage, database: RDBStorage) -> BaseStora
     >>> storage = add_reported_trials(optuna.storages.get_storage(database), database)
     >>> study = optuna.create_study(storage=storage)
     >>> study.ask().set_user_attr("cats", 9)
-    >>> [trial.user_attrs for trial in getattr(storage, REPORTED)(study._study_id, "cats")]
+    >>> [trial.user_attrs for trial in getattr(storage, REPORTED)(study._study_id, ["cats"])]
     [{'cats': 9}]
     """
     engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    def get_reported_trials(study_id: int, attribute: str) -> list[FrozenTrial]:
+    def get_reported_trials(study_id: int, attributes: Sequence[str]) -> list[FrozenTrial]:
         with engine.connect() as connection:
-            rows = connection.execute(TRIALS, {"study": study_id, "attribute": attribute}).all()
+            rows = connection.execute(TRIALS, {"study": study_id, "attributes": list(attributes)}).all()
             noted: defaultdict[int, dict[str, Any]] = defaultdict(dict)
             for id, key, value in connection.execute(NOTED, {"study": study_id}):
                 noted[id][key] = json.loads(value)
-        return [
-            FrozenTrial(
-                number=number, trial_id=id, state=TrialState[state], value=None, datetime_start=None,
-                datetime_complete=None, params={}, distributions={}, intermediate_values={},
-                user_attrs={} if value is None else {attribute: json.loads(value)}, system_attrs=noted.get(id, {}),
-            )
-            for id, number, state, value in rows
-        ]  # fmt: skip
+        trials: dict[int, FrozenTrial] = {}
+        for id, number, state, key, value in rows:  # of a trial with several of the attributes one for each
+            if id not in trials:
+                trials[id] = FrozenTrial(
+                    number=number, trial_id=id, state=TrialState[state], value=None, datetime_start=None,
+                    datetime_complete=None, params={}, distributions={}, intermediate_values={}, user_attrs={},
+                    system_attrs=noted.get(id, {}),
+                )  # fmt: skip
+            if value is not None:
+                trials[id].user_attrs[key] = json.loads(value)
+        return list(trials.values())
 
     setattr(storage, REPORTED, get_reported_trials)
     return storage

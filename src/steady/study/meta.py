@@ -87,6 +87,15 @@ def marked_as_paused(trial: FrozenTrial) -> int | None:
     return mark["rung"] if mark.get("attempt") == get(trial, ATTEMPT, 0) else None
 
 
+def names(key: str) -> list[str]:
+    """List the names under which an attribute may be found, see `get`.
+
+    >>> names(RUNGS)
+    ['steady:rungs', 'catsweep:rungs']
+    """
+    return [key, _old(key)]
+
+
 def _old(key: str) -> str:
     """The name that versions up to 0.1 gave an attribute."""
     return key.replace("steady:", "catsweep:", 1)

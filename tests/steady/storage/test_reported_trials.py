@@ -23,10 +23,12 @@ def test_trials_have_states_one_attribute_and_what_pruners_noted(tmp_path: Path)
     storage.set_trial_system_attr(trials[3]._trial_id, "completed_rung_0", 0.25)
     cats.tell(trials[0], 0.5)
     cats.tell(trials[2], state=TrialState.PRUNED)
-    read = getattr(storage, REPORTED)(cats._study_id, KEY)
+    read = getattr(storage, REPORTED)(cats._study_id, [KEY])
     there = cats.get_trials()
     assert [(one.number, one._trial_id, one.state) for one in read] == [(t.number, t._trial_id, t.state) for t in there]
     assert [one.user_attrs.get(KEY) for one in read] == [t.user_attrs.get(KEY) for t in there]
+    both = getattr(storage, REPORTED)(cats._study_id, [KEY, "other"])  # an attribute may have had another name
+    assert [one.user_attrs for one in both] == [t.user_attrs for t in there]
     assert [one.system_attrs for one in read] == [t.system_attrs for t in there]
 
 
@@ -39,7 +41,7 @@ def test_it_takes_two_statements_however_many_trials_there_are(n: int, tmp_path:
     listen = ("before_cursor_execute", lambda *told: statements.append(told[2]))
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, *listen)
     try:
-        assert len(getattr(storage, REPORTED)(study._study_id, KEY)) == n
+        assert len(getattr(storage, REPORTED)(study._study_id, [KEY])) == n
     finally:
         sqlalchemy.event.remove(sqlalchemy.engine.Engine, *listen)
     assert len(statements) == 2
