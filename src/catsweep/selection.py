@@ -77,7 +77,8 @@ def read_trials(folder: Path, runs: Path) -> FinishedTrials:
         have = ", ".join(f"{count} {name}" for name, count in sorted(states.items())) or "no trial at all"
         raise ExportError(
             f"Study {folder.name!r} has no finished trial to choose from (it has {have}). "
-            f"Run `make sweep` to the end, or look for the reason of a failure in {runs}/<trial>/."
+            "Give the sweep's line again, with more hydra.sweeper.timeout if that has ended it; or look for the reason "
+            f"of a failure in {runs}/<trial>/."
         )
     space = (meta.get(study, meta.CONTRACT) or {}).get("space") or {}
     exact = meta.has(study, meta.SPELLING)

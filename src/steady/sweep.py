@@ -180,9 +180,11 @@ class Sweep:
             with interruptible(executor, self.stop), closing(progress):
                 scheduler = self._scheduler(view, executor, leases, progress)
                 scheduler.run()
-                if scheduler.is_out_of_time() and not self.stop.requested:
-                    study.set_user_attr(meta.OUT_OF_TIME, len(study.get_trials(deepcopy=False)))
-                if not self.stop.requested and (budget.is_complete(study, total) or scheduler.is_out_of_time()):
+                late, whole = scheduler.is_out_of_time(), budget.is_complete(study, total)
+                if not self.stop.requested and (late or meta.has(study, meta.OUT_OF_TIME)):
+                    ended = late and not whole  # one that was late before may be whole by now
+                    study.set_user_attr(meta.OUT_OF_TIME, len(study.get_trials(deepcopy=False)) if ended else None)
+                if not self.stop.requested and (whole or late):
                     stage = ConfirmationStage(study, self.jobs)
                     stage.run(executor, self.limits, self.stop, progress)
         except BaseException:

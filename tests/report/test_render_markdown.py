@@ -61,7 +61,7 @@ def test_without_a_finished_trial_it_says_so(lab: Lab, ended: TrialState | None)
     page = Report(collect(folder, lab.outputs / "bad", lab.ready), folder).write_markdown()
     text = page.read_text(encoding="utf-8")
     assert "has no finished trial to choose from" in text
-    assert "Run `make sweep` to the end" in text
+    assert "Give the sweep's line again" in text
     assert ("the traceback" in text) == (ended is not None)
     assert all((folder / path).is_file() for path in re.findall(r"!\[.*?\]\((.*?)\)", text))
 

@@ -589,3 +589,5 @@ def test_a_search_that_its_time_has_ended_says_at_which_trial(sweep: Sweep, tmp_
     assert "Its time is over" in done.stdout
     study = load(tmp_path)
     assert meta.get(study, meta.OUT_OF_TIME) == len(study.trials)
+    assert sweep(f"hydra.sweeper.n_trials={len(study.trials) + 1}").returncode == 0
+    assert meta.get(load(tmp_path), meta.OUT_OF_TIME) is None

@@ -316,12 +316,18 @@ class Ledger:
     def _pause(self, trial: FrozenTrial, outcome: Outcome) -> Outcome:
         """Take the end of an attempt that had marked its trial as paused for just that, also if its process was lost.
 
-        Then its checkpoint may be an older one: once promoted, it comes to the same rung again and passes it.
+        Then its checkpoint may be an older one: once promoted, it comes to the same rung again and passes it. A value
+        that is returned all the same is not that of a whole trial, or of one that did not end when it had to.
         """
         rung = meta.marked_as_paused(trial)
-        if self._rungs is None or rung is None or outcome.kind not in (Kind.PRUNED, Kind.LOST, Kind.INTERRUPTED):
+        if self._rungs is None or rung is None:
             return outcome
-        return Outcome(Kind.PAUSED, message=f"at rung {rung}")
+        if outcome.kind in (Kind.COMPLETE, Kind.INFEASIBLE) and outcome.value is not None:
+            told = f"At rung {rung} `report` returned True, which asks the task to raise optuna.TrialPruned"
+            return Outcome(Kind.FAILED, message=f"{told}; it returned {outcome.value} instead.")
+        if outcome.kind in (Kind.PRUNED, Kind.LOST, Kind.INTERRUPTED):
+            return Outcome(Kind.PAUSED, message=f"at rung {rung}")
+        return outcome
 
     def _tell(self, trial: FrozenTrial, job: Job, outcome: Outcome) -> None:
         # Attributes first: those of a finished trial cannot be changed.

@@ -297,6 +297,12 @@ class StudyOpener:
             learned = ", ".join(f"{note['trials']} trials of {note['study']}" for note in notes)
             say(f"Warm start: the sampler begins with {learned or 'nothing, for no study beside it ran alike'}.")
 
+    def _note_promotion(self, study: optuna.Study) -> None:
+        now, before = self.options.promotion and asdict(self.options.promotion), meta.get(study, meta.PROMOTION)
+        if now != before and study.get_trials(deepcopy=False):
+            log.info("hydra.sweeper.promotion is another than before (%s); trials that are paused go by it", before)
+        study.set_user_attr(meta.PROMOTION, now)
+
     def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
         """Record, or compare, the contract; enqueue what the study tries first."""
         given = budget.digest(list(map(shown, command()[2:])), {**self.options.given, "enqueue": self.options.enqueue})
@@ -324,7 +330,7 @@ class StudyOpener:
         study.set_user_attr(meta.COMMAND, shlex.join(map(shown, command())))
         study.set_user_attr(meta.PATIENCE, self.options.storage_patience)
         study.set_user_attr(meta.PRUNING, self.options.pruning and asdict(self.options.pruning))
-        study.set_user_attr(meta.PROMOTION, self.options.promotion and asdict(self.options.promotion))
+        self._note_promotion(study)
         if self.options.next_step:
             study.set_user_attr(meta.NEXT_STEP, self.options.next_step)
         if self.options.objective:

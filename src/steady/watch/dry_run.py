@@ -45,10 +45,11 @@ def cost(study: optuna.Study, options: SweepOptions) -> str:
     trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time
     known = [value for trial in trained if (value := results.seconds(trial))]
     minutes = sum(known) / len(known) / 60 if known else options.trial_minutes
-    if minutes is None:
-        return f"{left} trials to go; how long one takes is not known before the first has finished."
-    source = "the finished trials' mean" if known else "their budget"
     share, plan = _promoted(left, options.promotion) if options.promotion and left else (1.0, "without pruning.")
+    if minutes is None:
+        said = "how long one takes is not known before the first has finished"
+        return f"{left} trials to go, {plan[:-1]}; {said}."
+    source = "the finished trials' mean" if known else "their budget"
     hours = share * left * minutes / options.slots / 60
     said = f"{left} trials to go at {minutes:.3g} minutes each ({source}): about {hours:.2g} h, {plan}"
     if (timeout := options.timeout) is None:

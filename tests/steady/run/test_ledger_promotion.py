@@ -116,6 +116,16 @@ def test_one_that_is_killed_between_its_mark_and_its_end_is_paused_all_the_same(
     assert [state(trial) for trial in study.trials] == ["paused"] * 2
 
 
+def test_a_value_of_a_trial_that_had_to_end_at_a_rung_is_no_result() -> None:
+    study = optuna.create_study()
+    loop = sweep(study, 3)
+    trial = acquire(loop)
+    assert train(study, trial, flat(0.5)) == PRUNED
+    end(loop, trial, Outcome(Kind.COMPLETE, value=0.1))
+    assert study.trials[0].state == TrialState.FAIL
+    assert "raise optuna.TrialPruned; it returned [0.1]" in study.trials[0].user_attrs[meta.MESSAGE]
+
+
 def test_what_is_lost_after_its_promotion_goes_on_without_another() -> None:
     study = optuna.create_study()
     loop = sweep(study, 9)

@@ -91,7 +91,11 @@ def test_what_can_never_be_tried_beside_what_is_fixed_is_not_listed(
 
 
 def test_with_promotion_it_says_how_many_go_on_and_counts_their_time() -> None:
-    given = {"promotion": {"eta": 3, "rungs": [1, 3, 9]}, "prune_metric": "loss", "trial_minutes": 9, "n_trials": 27}
-    told = cost(optuna.create_study(), read(**given))
+    given = {"promotion": {"eta": 3, "rungs": [1, 3, 9]}, "prune_metric": "loss", "n_trials": 27}
+    told = cost(optuna.create_study(), read(**given, trial_minutes=9))
     # 27 trials for a minute, nine for two more and three for six more, in two slots.
     assert "about 0.53 h, as about 9 from rung 1 and 3 from rung 3 go on; the others are paused there." in told
+    told = cost(optuna.create_study(), read(**given, trial_minutes=None))
+    assert told.startswith(
+        "27 trials to go, as about 9 from rung 1 and 3 from rung 3 go on; the others are paused there;"
+    )
