@@ -117,7 +117,7 @@ class TestReadTrials:
     )
     def test_without_a_finished_trial_it_says_what_there_is_and_what_to_run(self, sweep, values, have) -> None:
         sweep.study("s", values, names=["val/fid", "val/ssim"])
-        with pytest.raises(ExportError, match=f"(?s){have}.*make sweep"):
+        with pytest.raises(ExportError, match=f"(?s){have}.*the sweep's line again"):
             self.read(sweep)
 
     def test_only_study_of_a_database_may_have_another_name(self, sweep) -> None:

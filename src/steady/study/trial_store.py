@@ -12,7 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from steady.storage.storage_errors import MARKS
 from steady.storage.trial_marks import Mark, Marks, mark
 
-FEW = 8  # trials up to which one is read after the other: six statements for each, and as many for all at once
+# Trials up to which one is read after the other, or a share of all if that is more: six statements for each, and as
+# many for all at once.
+FEW, SHARE = 8, 0.02
 MOST = 1000  # unfinished trials that are asked for in one statement
 
 
@@ -96,7 +98,7 @@ class TrialView:
         for start in range(0, max(1, len(known)), MOST):
             now |= marks(study_id, list(known)[start : start + MOST], self.trials[-1]._trial_id)
         changed = sorted(id for id, one in now.items() if known.get(id) != one)
-        if len(changed) > FEW:
+        if len(changed) > max(FEW, SHARE * len(self.trials)):
             self._update(self.study.get_trials(deepcopy=False))
         else:
             for id in changed:
