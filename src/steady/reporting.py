@@ -190,18 +190,34 @@ class TrialReporter:
         return False
 
     def _pauses(self, step: int, promotion: Promotion) -> bool:
-        """Decide whether this attempt ends at a rung, and mark the trial if so: nothing later takes that back."""
-        trial = self._trial()
-        if step not in promotion.pausing or step <= meta.get(trial, meta.PROMOTED, -1):
+        """Decide whether this attempt ends at a rung, and mark the trial if so."""
+        if step not in promotion.pausing or step <= meta.get(self._trial(), meta.PROMOTED, -1):
             return False
         hidden = budget.uncounted(self.study)
         rivals = (one for one in read_reported(self.study) if one.number not in hidden)
         rung = None if goes_on(rivals, self.number, step, promotion) else step
         if rung is not None or self.paused is not None:  # or it passes a rung later than one where it was to pause
-            mark = None if rung is None else {"rung": rung, "attempt": self.attempt}
-            self._storage.set_trial_user_attr(trial._trial_id, meta.PAUSED, mark)
-        self.paused = rung
+            self._mark(rung)
         return rung is not None
+
+    def _mark(self, rung: int | None) -> None:
+        mark = None if rung is None else {"rung": rung, "attempt": self.attempt}
+        self._storage.set_trial_user_attr(self._id, meta.PAUSED, mark)
+        self.paused = rung
+
+    def has_ended(self) -> None:
+        """Take back that this attempt is paused: the trial had come to its end when it reported at the rung.
+
+        A task whose last report may be at a rung that it should have passed before calls it, and returns its values.
+
+        >>> study = optuna.create_study()
+        >>> study.set_user_attr("promotion", vars(Promotion(3, [1, 9], ["loss"], ["minimize"])))
+        >>> reporter = TrialReporter(study, study.ask().number)
+        >>> reporter.report(1, {"loss": 0.5}), reporter.paused, reporter.has_ended(), reporter.paused
+        (True, 1, None, None)
+        """
+        if self.paused is not None:
+            self._mark(None)
 
     def note(self, values: Mapping[str, float]) -> bool:
         """Note values of this trial, by name; tell whether one violates a constraint (raise `optuna.TrialPruned`).

@@ -180,11 +180,11 @@ class Sweep:
             with interruptible(executor, self.stop), closing(progress):
                 scheduler = self._scheduler(view, executor, leases, progress)
                 scheduler.run()
-                late, whole = scheduler.is_out_of_time(), budget.is_complete(study, total)
-                if not self.stop.requested and (late or meta.has(study, meta.OUT_OF_TIME)):
-                    ended = late and not whole  # one that was late before may be whole by now
-                    study.set_user_attr(meta.OUT_OF_TIME, len(study.get_trials(deepcopy=False)) if ended else None)
-                if not self.stop.requested and (whole or late):
+                whole = not self.stop.requested and budget.is_complete(study, total)
+                late = not self.stop.requested and scheduler.is_out_of_time()
+                if late or (whole and meta.has(study, meta.OUT_OF_TIME)):
+                    study.set_user_attr(meta.OUT_OF_TIME, None if whole else len(study.get_trials(deepcopy=False)))
+                if whole or late:
                     stage = ConfirmationStage(study, self.jobs)
                     stage.run(executor, self.limits, self.stop, progress)
         except BaseException:
@@ -202,9 +202,10 @@ class Sweep:
 
     def _clear_jobs(self, study: optuna.Study, leases: Leases) -> None:
         """Remove the files of jobs that controllers have left, unless another one works or a trial may still run."""
-        trials = [*study.get_trials(deepcopy=False), *confirmation.runs_of(study)]
-        if len(leases.controllers()) == 1 and not any(trial.state == TrialState.RUNNING for trial in trials):
-            clear(self.jobs.jobs_folder)
+        with leases.lock("study"):  # whoever registers meanwhile waits for it before it starts a job
+            trials = [*study.get_trials(deepcopy=False), *confirmation.runs_of(study)]
+            if len(leases.controllers()) == 1 and not any(trial.state == TrialState.RUNNING for trial in trials):
+                clear(self.jobs.jobs_folder)
 
     def _proposer(self, study: optuna.Study) -> Proposer:
         samplers = Samplers(self.options.sampler, seed(self.options, study), self.space)

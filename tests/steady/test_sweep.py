@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from optuna.artifacts import get_all_artifact_meta
 from optuna.distributions import CategoricalDistribution
 from tests.steady.conftest import APP
-from tests.steady.left import load, snapshot, states, whole
+from tests.steady.left import PROMOTION, load, snapshot, states, whole
 
 from steady import resources
 from steady.run.study_opener import BEGUN
@@ -591,3 +591,11 @@ def test_a_search_that_its_time_has_ended_says_at_which_trial(sweep: Sweep, tmp_
     assert meta.get(study, meta.OUT_OF_TIME) == len(study.trials)
     assert sweep(f"hydra.sweeper.n_trials={len(study.trials) + 1}").returncode == 0
     assert meta.get(load(tmp_path), meta.OUT_OF_TIME) is None
+
+
+def test_another_promotion_in_a_study_that_exists_is_said(sweep: Sweep) -> None:
+    first = sweep("hydra.sweeper.n_trials=1", *PROMOTION)
+    assert first.returncode == 0, first.stderr
+    assert "is another than before" not in first.stdout + first.stderr
+    other = sweep("hydra.sweeper.n_trials=2", *PROMOTION[::2], "hydra.sweeper.promotion={eta: 4, rungs: [1, 2, 4]}")
+    assert "hydra.sweeper.promotion is another than before ({'eta': " in other.stdout + other.stderr

@@ -75,6 +75,15 @@ def test_paused_twice_it_ends_with_the_weights_and_scores_of_one_that_never_stop
     assert used[0] == used[1]
 
 
+def test_a_rung_that_is_reached_with_the_end_of_the_budget_pauses_nothing(compose: Compose, tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    fit.run(configure(compose, tmp_path, 0, "epochs=1", "eval_every=1"), tmp_path / "0")
+    attributes = study.trials[0].user_attrs
+    assert list(attributes[meta.RUNGS]) == ["1", "2"]
+    assert meta.PAUSED in attributes  # it was to pause there, one of one
+    assert meta.marked_as_paused(study.trials[0]) is None
+
+
 def test_a_rung_before_any_training_is_refused(compose: Compose, tmp_path: Path) -> None:
     begin(tmp_path, rungs=[0, 9])
     with pytest.raises(ConfigError, match=r"each is more than 0, such as \[1, 3, 9\].*got \[0, 9\]"):

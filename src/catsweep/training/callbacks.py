@@ -150,8 +150,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the checkpoint, if it is due; `optuna.TrialPruned` after that if the trial is paused."""
-        asked = any(getattr(one, "asked_to_stop", False) or getattr(one, "pause", None) for one in trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it
-        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        asked = any(getattr(callback, "asked_to_stop", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it
+        ends = self._pauses(trainer) or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         if on_rank_zero(trainer, lambda: asked or ends or self.clock() >= self.rest_until):
             began = self.clock()
             super().on_train_epoch_end(trainer, pl_module)

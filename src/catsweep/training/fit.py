@@ -116,6 +116,8 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         trainer = build_trainer(cfg, folder, scorer, log_to, reporter)
         without_idle_hooks([model])
         _fit(trainer, model, data, checkpoint)
+        if reporter:
+            reporter.has_ended()  # at a rung it reached with the end of its budget
         result = _score(trainer, model, scorer, folder, reporter)
         found = result if judge is None else _judged(judge, model, folder, scorer, result)
         loggers.summarise(log_to, found["scores"], found["cards"], list(cfg.objective))

@@ -24,6 +24,15 @@ Losses = tuple[float, ...]  # one per metric; lower is better
 Seen = tuple[tuple[int, Losses, int], FrozenTrial]  # a trial's place among the others, and what is shown of it
 
 
+def quota(n: int, eta: float) -> int:
+    """Compute how many of `n` trials at a rung go on: 1/eta of them, rounded down.
+
+    >>> quota(8, 3), quota(11, 1.1)
+    (2, 10)
+    """
+    return math.floor(n / eta + ROUNDING)
+
+
 def best(losses: Mapping[int, Losses], eta: float, least: int = 0) -> list[int]:
     """Select the best 1/eta of trials, rounded down and at `least` so many, by number; the best first.
 
@@ -33,7 +42,7 @@ def best(losses: Mapping[int, Losses], eta: float, least: int = 0) -> list[int]:
     >>> best({0: (0.3,), 1: (0.1,), 2: (0.2,)}, eta=3)
     [1]
     """
-    most = min(len(losses), max(least, math.floor(len(losses) / eta + ROUNDING)))
+    most = min(len(losses), max(least, quota(len(losses), eta)))
     if not most:
         return []
     several = len(next(iter(losses.values()))) > 1

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 from steady import grammar
 from steady.options import Promotion, SweepOptions
 from steady.printing import say
+from steady.propose.promotion import quota
 from steady.propose.sampling import Proposer
 from steady.propose.space import Space
 from steady.study import budget, meta, results
@@ -66,7 +67,7 @@ def _promoted(n: int, promotion: Promotion) -> tuple[float, str]:
         taken += going * (step - before)
         before = step
         if step != promotion.rungs[-1]:
-            going = max(1, int(going / promotion.eta))
+            going = max(1, quota(going, promotion.eta))
             words.append(f"{going} from rung {step}")
     last = promotion.rungs[-1]
     return taken / (n * last), f"as about {' and '.join(words)} go on; the others are paused there."
