@@ -137,8 +137,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def best(row: Mapping[str, Any]) -> float:
-    """The best FID of a search; infinite if no trial ended."""
-    return min((fid for _, fid, _ in row["scores"]), default=math.inf)
+    """The best FID of a search."""
+    return float(min(fid for _, fid, _ in row["scores"]))
 
 
 def since_when(row: Mapping[str, Any], goal: float) -> str:
@@ -175,6 +175,8 @@ def main() -> None:
             run(words, place, None if search in OURS else given.seconds)
             load = [round(one, 1) for one in os.getloadavg()]
             row = {"seed": seed, **measured(search, place, began), "took": time.time() - began, "load": load}
+            if not row["scores"]:
+                sys.exit(f"No trial of {search} ended, so there is nothing to compare: see {place / 'log'}.")
             known.append(row)
             with rows.open("a") as file:
                 file.write(json.dumps(row) + "\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import optuna
 import yaml
 from ray import init, tune
 from ray.tune.schedulers import ASHAScheduler
@@ -25,35 +26,25 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from tests.benchmarks.search.compare import ETA, RUNGS, SEARCH  # noqa: E402
 
 from steady.propose.space import Space  # noqa: E402
+from steady.reporting import TrialReporter  # noqa: E402
 
 SWEEPER = yaml.safe_load(SEARCH.read_text())["hydra"]["sweeper"]
 SPACE = Space.parse(SWEEPER["params"], [], SWEEPER["conditions"])
 METRIC = "kid"  # what is scored at rungs; no slash, which Ray would make folders of
 
 
-class Reporter:
-    """What a training asks of `steady.reporting.TrialReporter`, told to Ray: it ends a trial by itself."""
+class Reporter(TrialReporter):
+    """Tells Ray, and no study, the score at a rung; Ray ends a trial by itself."""
 
-    constraints: tuple[Any, ...] = ()
-    metrics = ("val/kid",)
+    def __init__(self) -> None:
+        study = optuna.create_study()
+        super().__init__(study, study.ask().number)
+        self.judged_by = ("val/kid",), ("minimize",)
 
     def report(self, step: int, scores: Mapping[str, float]) -> bool:
         """Report the score at a rung, counted from 1."""
         tune.report({METRIC: scores["val/kid"], "rung": RUNGS[step - 1]})
         return False
-
-    def note(self, values: Mapping[str, float]) -> bool:
-        """Keep nothing: there are no constraints."""
-        return False
-
-    def is_current(self) -> bool:
-        """Tell that the trial is nobody else's."""
-        return True
-
-    def _nothing(self, *_: Any, **__: Any) -> None:
-        """Ray has no such call."""
-
-    note_usage = alive = require_current = progress = begin = write = _nothing
 
 
 def draw(trial: Any) -> dict[str, Any]:
