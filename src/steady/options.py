@@ -151,9 +151,12 @@ class SweepOptions:
     dry_run: bool
     given: Mapping[str, Any]  # all keys as given, plain values
 
-    def confirmation_seconds(self, run: float) -> float:
-        """Estimate the seconds from the last trial's start to the confirmation's end (0 without), `run` for each."""
-        return 0.0 if self.confirm is None else run * (1 + math.ceil(self.confirm.runs / self.slots))
+    def confirmation_seconds(self, run: float, share: float = 1.0) -> float:
+        """Estimate the seconds from the last trial's start to the confirmation's end (0 without), `run` for each.
+
+        `share`: of the last trial, that is still to be done.
+        """
+        return 0.0 if self.confirm is None else run * (share + math.ceil(self.confirm.runs / self.slots))
 
     @property
     def score_reader(self) -> Any:

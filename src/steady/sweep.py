@@ -225,7 +225,7 @@ class Sweep:
             proposals=self._proposer(study),
             leases=leases,
             folders=folders,
-            limits=replace(limits, reserved=lambda: self._reserved(view, typical)),
+            limits=replace(limits, reserved=lambda share: self._reserved(view, typical, share)),
             event=progress.event,
             attach=Artifacts(study, self.options.record, self.options.artifacts).attach,
             stop=self.stop,
@@ -244,11 +244,11 @@ class Sweep:
             leftovers=Leftovers(self.jobs.jobs_folder),
         )
 
-    def _reserved(self, view: TrialView, typical: TypicalSeconds) -> float:
-        """Seconds of the timeout for the confirmation."""
+    def _reserved(self, view: TrialView, typical: TypicalSeconds, share: float) -> float:
+        """Seconds of the timeout for that share of a trial and the confirmation."""
         if self.options.confirm is None or self.options.timeout is None:
             return 0.0
-        return self.options.confirmation_seconds(typical.of(view.trials))
+        return self.options.confirmation_seconds(typical.of(view.trials), share)
 
     def limits(self, n_trials: int) -> Limits:
         """Get the bounds of so many trials: `timeout` counts from the start of the command."""

@@ -33,7 +33,7 @@ def quota(n: int, eta: float) -> int:
     return math.floor(n / eta + ROUNDING)
 
 
-def best(losses: Mapping[int, Losses], eta: float, least: int = 0) -> list[int]:
+def best(losses: Mapping[int, Losses], eta: float, least: float = 0) -> list[int]:
     """Select the best 1/eta of trials, rounded down and at `least` so many, by number; the best first.
 
     Several losses are compared by Pareto rank; of equals the one that began first is better, so that a new trial has
@@ -42,7 +42,7 @@ def best(losses: Mapping[int, Losses], eta: float, least: int = 0) -> list[int]:
     >>> best({0: (0.3,), 1: (0.1,), 2: (0.2,)}, eta=3)
     [1]
     """
-    most = min(len(losses), max(least, quota(len(losses), eta)))
+    most = int(min(len(losses), max(least, quota(len(losses), eta))))
     if not most:
         return []
     several = len(next(iter(losses.values()))) > 1
@@ -99,7 +99,7 @@ class RungTable:
         self._losses: dict[int, dict[int, Losses]] = {step: {} for step in promotion.pausing}
         self._cursor = TrialCursor()
         self._read: dict[int, FrozenTrial] = {}  # unfinished, as read
-        self._best: dict[tuple[int, int], list[int]] = {}  # by rung and least number, until a loss comes
+        self._best: dict[tuple[int, float], list[int]] = {}  # by rung and least number, until a loss comes
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Add what is new in all the study's trials, by number."""
@@ -127,17 +127,17 @@ class RungTable:
         """
         return meta.paused_at(trial) in self._losses
 
-    def promotable(self, paused: Iterable[FrozenTrial], last: bool = False) -> list[FrozenTrial]:
+    def promotable(self, paused: Iterable[FrozenTrial], least: float = 0) -> list[FrozenTrial]:
         """Select the paused trials that are among the best at their rung, the highest rung and the best there first.
 
-        `last`: no other trial will begin. The best at each rung goes on then, however few are there: as in synchronous
-        halving, one of all reaches the end.
+        At `least` so many of a rung go on, however few are there: when no other trial will begin, one of all reaches
+        the end, as in synchronous halving.
         """
         waiting = {(meta.paused_at(trial), trial.number): trial for trial in paused}
-        places = [(step, number) for step in reversed(self._losses) for number in self._top(step, int(last))]
+        places = [(step, number) for step in reversed(self._losses) for number in self._top(step, least)]
         return [waiting[place] for place in places if place in waiting]
 
-    def _top(self, step: int, least: int) -> list[int]:
+    def _top(self, step: int, least: float) -> list[int]:
         if (step, least) not in self._best:
             self._best[step, least] = best(self._losses[step], self.promotion.eta, least)
         return self._best[step, least]

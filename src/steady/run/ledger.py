@@ -6,6 +6,7 @@ own tools see it too, and starts again under its own number before any new trial
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +61,8 @@ class Limits:
 
     n_trials: int  # of the study in all
     timeout: float | None = None  # seconds after which no further trial begins
-    reserved: Callable[[], float] = lambda: 0.0  # returns how many of them are kept for what comes after the trials
+    # Returns how many of them are kept for a trial, of which that share is still to be done, and what comes after it.
+    reserved: Callable[[float], float] = lambda share: 0.0
     retries: int = 1  # how often a trial whose process was lost starts again
     max_same_failures: int | None = 3  # failures of one kind in a row that end the sweep
     max_failure_rate: float = 1.0  # share of failures among the last `window` trials, above which the sweep ends
@@ -109,10 +111,16 @@ class Ledger:
         """Tell whether a trial that we acquired is still ours: another controller may have taken us for dead."""
         return self.leases.holds(_lease(number))
 
-    def acquire(self) -> FrozenTrial | None:
-        """Acquire the next trial: a waiting one, one to be promoted, or a new one; None when there is none now."""
+    def acquire(self, has_time: Callable[[float], bool] = lambda share: True) -> FrozenTrial | None:
+        """Acquire the next trial: a waiting one, one to be promoted, or a new one; None when there is none now.
+
+        `has_time` tells whether a trial of which that share is still to be done may begin. If a whole one may not, the
+        best of those that are paused goes on for which there is time.
+        """
         with self.leases.lock("ask"):
             self.known.refresh()
+            if not has_time(1.0):
+                return self._promote(math.inf, has_time)
             for trial in sorted(self.known.unfinished.values(), key=lambda trial: trial.number):
                 if trial.state == TrialState.WAITING and not self._is_paused(trial) and (taken := self._resume(trial)):
                     return taken
@@ -132,29 +140,48 @@ class Ledger:
                     return self._assign_folder(trial)
                 self._reuse(proposal.commit(), proposal.duplicate_of)
                 self.known.refresh()
-            return self._promote(last=True)
+            return self._promote(1) or self._end_paused()
+
+    def may_promote(self, has_time: Callable[[float], bool]) -> bool:
+        """Tell whether there is a paused trial that may go on to its end in the time that is left."""
+        if self._rungs is None:
+            return False
+        self.known.refresh()
+        return any(has_time(self._left(trial)) for trial in self._paused())
+
+    def _paused(self) -> list[FrozenTrial]:
+        return list(filter(self._is_paused, self.known.unfinished.values()))
+
+    def _left(self, paused: FrozenTrial) -> float:
+        """The share of a paused trial that is still to be done."""
+        assert self.promotion is not None
+        return 1 - (meta.paused_at(paused) or 0) / self.promotion.rungs[-1]
 
     def _is_paused(self, trial: FrozenTrial) -> bool:
         return self._rungs is not None and self._rungs.is_paused(trial)
 
-    def _promote(self, last: bool = False) -> FrozenTrial | None:
+    def _promote(
+        self, least: float = 0, has_time: Callable[[float], bool] = lambda share: True
+    ) -> FrozenTrial | None:
         """Acquire the paused trial that is to go on first; None if there is none.
 
-        `last`: no new trial can begin. Then the best at each rung goes on, in a slot that would stay idle; and once
-        nothing runs or waits for anything else, those that are still paused have ended.
+        At least so many of a rung go on: in a slot that would stay idle, since no new trial can begin.
         """
-        if self._rungs is None or not (paused := list(filter(self._is_paused, self.known.unfinished.values()))):
+        if self._rungs is None or not (paused := self._paused()):
             return None
         self._rungs.update(self.known.trials)
-        promotable = self._rungs.promotable(paused, last)
-        for trial in promotable:
-            if taken := self._resume(trial, promoted=meta.paused_at(trial)):
+        for trial in self._rungs.promotable(paused, least):
+            if has_time(self._left(trial)) and (taken := self._resume(trial, promoted=meta.paused_at(trial))):
                 return taken
-        if last and not promotable and len(paused) == len(self.known.unfinished):
-            self._end_paused(paused)
         return None
 
-    def _end_paused(self, paused: Sequence[FrozenTrial]) -> None:
+    def _end_paused(self) -> None:
+        """End the paused trials that nothing can promote any more: nothing runs, or waits for anything else."""
+        if self._rungs is None or not (paused := self._paused()) or len(paused) < len(self.known.unfinished):
+            return
+        self._rungs.update(self.known.trials)
+        if self._rungs.promotable(paused, 1):  # by another controller, which has it
+            return
         ended = 0
         for trial in map(self.trials.read, sorted(one.number for one in paused)):
             if self._is_paused(trial):  # else it was promoted, and set back, since it was read

@@ -104,19 +104,29 @@ class Scheduler:
 
     def _is_closed(self) -> bool:
         """Tell whether no further trial may begin."""
-        return self.stop.requested or self.is_out_of_time() or self.ledger.abort is not None
+        if self.stop.requested or self.ledger.abort is not None:
+            return True
+        return self.is_out_of_time() and not self.ledger.may_promote(self._has_time)
 
     def is_out_of_time(self) -> bool:
         """Tell whether the time is over in which trials may begin; once it is, it stays so."""
-        timeout = self.limits.timeout
-        self._late |= timeout is not None and self.clock() - self.started >= timeout - self.limits.reserved()
+        self._late |= not self._has_time(1.0)
         return self._late
+
+    def _has_time(self, share: float) -> bool:
+        """Tell whether there is time for a trial of which that share is still to be done; no more for whole ones."""
+        timeout = self.limits.timeout
+        if timeout is None:
+            return True
+        if self._late and share >= 1:
+            return False
+        return self.clock() - self.started < timeout - self.limits.reserved(share)
 
     def _may_start(self) -> bool:
         return not self._is_closed() and len(self.executor.running()) < self.executor.slots
 
     def _start_new(self) -> None:
-        while self._may_start() and (trial := self.ledger.acquire()) is not None:
+        while self._may_start() and (trial := self.ledger.acquire(self._has_time)) is not None:
             self._submit(trial, self._job(trial))
             self._announce([trial])
 
@@ -133,7 +143,7 @@ class Scheduler:
         is_short = not self._durations or statistics.median(self._durations) < SHORT
         ahead = is_short if self.draw_ahead is None else self.draw_ahead
         while ahead and not self._is_closed() and len(self.ready) < self.executor.spare:
-            if (trial := self.ledger.acquire()) is None:
+            if (trial := self.ledger.acquire(self._has_time)) is None:
                 return
             job = self._job(trial)
             self.executor.prepare(job)

@@ -117,10 +117,10 @@ def test_at_the_end_the_best_of_each_rung_goes_on_however_few_are_there() -> Non
     trials = [trial_at(0, TrialState.WAITING, 0.5), trial_at(1, TrialState.WAITING, 0.4, 0.3)]
     table.update(trials)
     assert table.promotable(trials) == []
-    assert table.promotable(trials, last=True) == [trials[1]]
+    assert table.promotable(trials, least=1) == [trials[1]]
     trials[1] = trial_at(1, TrialState.FAIL, 0.4, 0.3)
     table.update(trials)
-    assert table.promotable(trials[:1], last=True) == trials[:1]
+    assert table.promotable(trials[:1], least=1) == trials[:1]
 
 
 def test_uncounted_trials_are_no_rivals_and_other_rungs_hold_nobody() -> None:

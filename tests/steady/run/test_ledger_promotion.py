@@ -161,6 +161,65 @@ def test_at_the_end_one_of_all_is_finished_and_the_others_have_ended_at_their_ru
     assert study.trials[0].value == 0.5  # Optuna's, of a pruned trial: the last that it reported
 
 
+class Timed(Script):
+    """Jobs that train from the rung they come from to the one where they are paused, a second a step, by a clock."""
+
+    def __init__(self, slots: int, study: optuna.Study) -> None:
+        super().__init__(slots)
+        self.study, self.now = study, 0.0
+        self.begun: dict[int, tuple[int, float]] = {}  # by trial: the rung it comes from, and when it began
+        self.log: list[tuple[int, int, float]] = []  # trial, rung it came from, second
+
+    def submit(self, job: Job) -> int:
+        came = meta.get(self.study.trials[job.number], meta.PROMOTED) or 0
+        self.begun[job.number] = came, self.now
+        self.log.append((job.number, came, self.now))
+        return super().submit(job)
+
+    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        ends = {}
+        for slot, job in self.busy.items():
+            came, began = self.begun[job.number]
+            ends[slot] = began + (min(step for step in PROMOTION.rungs if step > came) - came)
+        if not ends or min(ends.values()) > self.now + timeout:
+            self.now += timeout
+            return []
+        slot = min(ends, key=ends.__getitem__)
+        self.now, job = max(self.now, ends[slot]), self.busy.pop(slot)
+        trial = self.study.trials[job.number]
+        came, step = self.begun[job.number][0], round(ends[slot] - self.begun[job.number][1])
+        if came + step == PROMOTION.rungs[-1]:
+            return [(job, Outcome(Kind.COMPLETE, value=flat(job.number / 10)[9]))]
+        reporter = TrialReporter(self.study, trial.number, meta.get(trial, meta.ATTEMPT))
+        reporter.begin()
+        if reporter.report(came + step, {"loss": 10 - job.number / 10}):
+            return [(job, PRUNED)]
+        self.begun[job.number] = came + step, self.now  # it goes straight on
+        self.busy[slot] = job
+        return []
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+@pytest.mark.parametrize("timeout", [47, 52, 60])
+def test_when_no_whole_trial_fits_into_the_time_the_best_that_are_paused_go_on(slots: int, timeout: int) -> None:
+    study = optuna.create_study()
+    loop = sweep(study, 99, slots)
+    executor = loop.executor = Timed(slots, study)
+    limits = Limits(99, timeout=timeout, reserved=lambda share: 9 * share + 18)
+    loop.clock, loop.limits, loop.started = (lambda: executor.now), limits, 0.0
+    loop.run()
+    last = timeout - 27
+    assert all(at < last for _, came, at in executor.log if came == 0)
+    late = [(came, at) for _, came, at in executor.log if at >= last]
+    assert all(came and at + 9 - came < timeout - 18 for came, at in late)
+    paused = [meta.paused_at(trial) for trial in study.trials if trial.state == TrialState.WAITING]
+    finished = sum(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert finished >= slots  # each slot had time for one
+    assert finished + len(paused) == len(study.trials)
+    assert all(rung and executor.now + 9 - rung >= timeout - 18 for rung in paused)
+    assert loop.is_out_of_time()
+
+
 def test_while_others_run_nothing_ends() -> None:
     study = optuna.create_study()
     one, other = sweep(study, 3), sweep(study, 3, name="other")

@@ -140,12 +140,12 @@ def test_after_the_timeout_nothing_begins() -> None:
 
 def test_what_is_reserved_of_the_time_is_not_for_trials() -> None:
     times, begun = iter(range(1000)), list[str]()
-    loop = scheduler(Script(1), Limits(99, timeout=990, reserved=lambda: 970.0), clock=lambda: float(next(times)))
+    loop = scheduler(Script(1), Limits(99, timeout=990, reserved=lambda share: 970.0), clock=lambda: float(next(times)))
     loop.run()
     assert 0 < len(loop.ledger.study.trials) < 20
     # Once the time is over no trial begins, should the rest of the sweep turn out to need less.
     reserved = [1000.0, 0.0]
-    loop = scheduler(Script(1), Limits(9, timeout=990, reserved=lambda: reserved.pop(0)), event=begun.append)
+    loop = scheduler(Script(1), Limits(9, timeout=990, reserved=lambda share: reserved.pop(0)), event=begun.append)
     loop.run()
     assert begun == []
 
