@@ -160,9 +160,7 @@ class Ledger:
     def _is_paused(self, trial: FrozenTrial) -> bool:
         return self._rungs is not None and self._rungs.is_paused(trial)
 
-    def _promote(
-        self, least: float = 0, has_time: Callable[[float], bool] = lambda share: True
-    ) -> FrozenTrial | None:
+    def _promote(self, least: float = 0, has_time: Callable[[float], bool] = lambda share: True) -> FrozenTrial | None:
         """Acquire the paused trial that is to go on first; None if there is none.
 
         At least so many of a rung go on: in a slot that would stay idle, since no new trial can begin.
