@@ -148,6 +148,14 @@ def check_rungs(cfg: DictConfig, metrics: Collection[str], taken: Collection[str
             "The rungs of hydra.sweeper.promotion are in the unit of the last, which is the whole budget: each is more "
             f"than 0, such as [1, 3, 9] for a ninth and a third; got {list(steps)}."
         )
+    if steps and cfg.minutes is None and cfg.samples is None:  # scores are taken when an epoch ends
+        ends = [-(-step * cfg.epochs // steps[-1]) for step in steps]  # rounded up
+        if len(set(ends)) < len(ends):
+            raise ConfigError(
+                f"The rungs {list(steps)} of hydra.sweeper.promotion need a training of so many epochs that each ends "
+                f"another; with epochs={cfg.epochs} they come after {', '.join(map(str, ends))}. Take more epochs "
+                f"({steps[-1]} are enough), or fewer rungs."
+            )
     if metrics and not steps and not cfg.rungs:
         raise ConfigError(
             "Pruning needs rungs, shares of the budget such as [0.25, 0.5]; got none. "

@@ -75,7 +75,6 @@ def flush(interrupted: bool = False) -> None:
             if not interrupted:
                 raise
             log.warning("Scores that trial %d reported are lost: %s", reporter.number, error)
-            return
 
 
 def identity() -> dict[str, Any]:
@@ -176,7 +175,7 @@ class TrialReporter:
             raise DivergedError(f"Scores must be finite numbers to go on; at rung {step} they are {bad}.")
         if missing := [name for name in self.metrics if name not in scores]:
             raise StudyError(
-                f"The study prunes by {', '.join(missing)}; reported were {', '.join(scores)}. Report it, or name a "
+                f"The study {'promotes' if self.promotion else 'prunes'} by {', '.join(missing)}; reported were {', '.join(scores)}. Report it, or name a "
                 "score that is reported as hydra.sweeper.prune_metric."
             )
         self.alive()

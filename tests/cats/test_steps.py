@@ -5,6 +5,7 @@ The steps are `tests/fake_step.py`, under the names of the commands; one test ha
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -344,6 +345,8 @@ def test_a_trial_with_links_out_of_it_is_not_copied(tmp_path: Path) -> None:
         (["source=empty"], r"no usable photo is there.*notes.txt"),
         (["source=one"], "at least 2, but 1 is there"),
         (["budget=1"], "budget of 1 minutes is too small"),
+        (["size=10"], "multiple of 32 pixels; got size=10. Take size=32"),
+        (["size=80"], "Take size=64 or 96"),
         (["name=../mine"], "must be a name"),
     ],
 )
@@ -355,6 +358,14 @@ def test_what_cannot_work_is_refused_before_anything_is_written(words: list[str]
     with pytest.raises((ConfigError, DataError), match=error):
         steps.run(config(*words))
     assert set(Path().rglob("*")) == before
+
+
+def test_the_deepest_network_of_the_search_can_halve_every_size_that_is_taken() -> None:
+    conf = Path(steps.__file__).parents[3] / "conf"
+    sweep = (conf / "hparams_search/cats_optuna.yaml").read_text()
+    [choices] = re.findall(r"^ +depth: choice\((.*)\)", sweep, re.M)
+    deepest = max(OmegaConf.load(conf / f"depth/{name.strip()}.yaml").halvings for name in choices.split(","))
+    assert deepest == steps.HALVINGS
 
 
 def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[str]) -> None:

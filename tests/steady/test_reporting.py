@@ -321,6 +321,19 @@ def test_what_a_server_missed_is_written_before_an_interruption_within_a_short_b
     assert server.rungs() == {"1": {"loss": 3.0}}
 
 
+def test_a_report_that_is_lost_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    servers = [Server() for _ in range(3)]
+    for server in servers:
+        server.away = True
+        server.reporter().report(1, {"loss": 3.0})
+    for server in servers[1:]:
+        server.away = False
+    flush(interrupted=True)
+    assert [server.rungs() for server in servers[1:]] == [{"1": {"loss": 3.0}}] * 2
+    servers[0].away = False
+    flush()
+
+
 def test_an_outage_between_the_two_writes_of_a_report_costs_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.study.set_user_attr("pruning", {"pruner": MEDIAN, "metrics": ["loss"], "directions": ["minimize"]})

@@ -77,7 +77,8 @@ def test_paused_twice_it_ends_with_the_weights_and_scores_of_one_that_never_stop
 
 def test_a_rung_that_is_reached_with_the_end_of_the_budget_pauses_nothing(compose: Compose, tmp_path: Path) -> None:
     study = begin(tmp_path)
-    fit.run(configure(compose, tmp_path, 0, "epochs=1", "eval_every=1"), tmp_path / "0")
+    budget = ("epochs=100", "minutes=null", "budget_unit=samples", "samples=1", "eval_every=auto")
+    fit.run(configure(compose, tmp_path, 0, *budget), tmp_path / "0")
     attributes = study.trials[0].user_attrs
     assert list(attributes[meta.RUNGS]) == ["1", "2"]
     assert meta.PAUSED in attributes  # it was to pause there, one of one
@@ -88,3 +89,9 @@ def test_a_rung_before_any_training_is_refused(compose: Compose, tmp_path: Path)
     begin(tmp_path, rungs=[0, 9])
     with pytest.raises(ConfigError, match=r"each is more than 0, such as \[1, 3, 9\].*got \[0, 9\]"):
         fit.run(configure(compose, tmp_path, 0), tmp_path / "0")
+
+
+def test_rungs_that_come_after_the_same_epoch_are_refused(compose: Compose, tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(ConfigError, match=r"\[1, 2, 6\].* epochs=3 they come after 1, 1, 3. .*\(6 are enough\)"):
+        fit.run(configure(compose, tmp_path, 0, "epochs=3"), tmp_path / "0")

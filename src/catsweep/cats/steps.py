@@ -51,6 +51,7 @@ PATIENCE = 60.0  # seconds in which the steps of a start that was killed must en
 JUDGED_BY = "judge/fid"
 SHOWN = 12  # lines of the log of a step that failed
 ENOUGH = 100  # photos
+HALVINGS = 5  # of an image, by the deepest network that the search tries
 LEAST_MORE = 0.1  # as a share of the time that the best was trained for: less is not worth another training's start
 BUSY = 180.0  # seconds to the first trial that a busy machine is given
 SLOWEST = 6.0  # times as slow as alone that a machine is taken for, at most
@@ -68,10 +69,12 @@ def run(cfg: DictConfig) -> None:
     """Do the steps that are not done yet, and say where everything is; see `conf/cats.yaml`.
 
     Raises:
-        ConfigError: the budget is too small, or the run of that name was begun with another line.
+        ConfigError: the budget is too small, the images cannot be of that size, or the run of that name was begun with
+            another line.
         DataError: the source holds no photos, or only one.
         TrainingError: a step failed.
     """
+    check_size(cfg.size)
     photos = count_photos(cfg.source)
     slots, judged = resources.slots("auto", "auto", 1.0), _judge_is_there(cfg)
     plan = Plan.of(60 * cfg.budget, slots, photos, judged)
@@ -82,6 +85,18 @@ def run(cfg: DictConfig) -> None:
     with alone(folder) as lock, closing(display_for()) as display:
         state = State.read(folder / STATE, {key: cfg[key] for key in State.ASKED})
         Run(cfg, folder, source, slots, judged, state, lock, display).go(plan)
+
+
+def check_size(size: int) -> None:
+    """Refuse a size that a network of the search cannot halve as often as it does.
+
+    >>> check_size(96)
+    """
+    step = 2**HALVINGS
+    if size % step:
+        below = size // step * step
+        sizes = " or ".join(str(one) for one in (below, below + step) if one)
+        raise ConfigError(f"The search needs images of a multiple of {step} pixels; got size={size}. Take size={sizes}.")
 
 
 def count_photos(source: str | None) -> int:

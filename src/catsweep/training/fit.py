@@ -124,7 +124,7 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         outcome = "complete"
     except (optuna.TrialPruned, InterruptedTrial) as ended:  # as it was asked to
         outcome = "pruned" if isinstance(ended, optuna.TrialPruned) else "interrupted"
-        if reporter and reporter.paused is not None:
+        if reporter and reporter.paused is not None and reporter.is_current():
             outcome = "paused"
         raise
     finally:

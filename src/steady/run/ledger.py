@@ -401,10 +401,10 @@ class Ledger:
         if self.must_report and not reported and not self.abort:
             names = ", ".join(self.must_report)
             self.abort = StudyError(
-                f"The study prunes by {names}, but trial {trial.number} ended without reporting it. Report it from the "
-                "task (steady.reporting shows how), or prune nothing: hydra.sweeper.pruner=null with "
-                "hydra.sweeper.prune_metric=null and hydra.sweeper.promotion=null. The trial's values are kept, and "
-                "the study goes on."
+                f"The study {'promotes' if self.promotion else 'prunes'} by {names}, but trial {trial.number} ended "
+                "without reporting it. Report it from the task (steady.reporting shows how), or judge by nothing at "
+                "rungs: hydra.sweeper.pruner=null with hydra.sweeper.prune_metric=null and "
+                "hydra.sweeper.promotion=null. The trial's values are kept, and the study goes on."
             )
 
     def _may_retry(self, trial: FrozenTrial) -> bool:

@@ -293,7 +293,8 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
         values = [*values, *(own.get(name, "") for name in values_noted)]
         spent = [round(used[trial.number][name], 1) if name in used[trial.number] else "" for name in amounts]
         reached = [step for step in rungs if str(step) in meta.get(trial, meta.RUNGS, {})]
-        rung = [max(reached, default="")] if rungs else []
+        whole = trial.state == TrialState.COMPLETE and not meta.has(trial, meta.DUPLICATE_OF)
+        rung = [rungs[-1] if whole else max(reached, default="")] if rungs else []
         cells = [trial.number, state(trial), *rung, *values, *more, _rounded(trial), *spent, *notes, *drawn]
         table.writerow([escaped(cell) for cell in cells])
     return text.getvalue()

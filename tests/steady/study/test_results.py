@@ -218,7 +218,11 @@ def test_with_promotion_a_column_has_the_highest_rung_that_was_reached(tmp_path:
     for steps in ((), (1, 2, 3, 4)):
         scores = {str(step): {"loss": 0.5} for step in steps}
         study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs={meta.RUNGS: scores}))
-    assert [row[2] for row in board(study, tmp_path)] == ["rung", "", "3"]
+    study.add_trial(create_trial(value=1.0, user_attrs={meta.RUNGS: {"3": {"loss": 0.5}}}))  # whole
+    study.add_trial(create_trial(value=1.0, user_attrs={meta.DUPLICATE_OF: 2}))  # it was never trained
+    head, *rows = board(study, tmp_path)
+    assert {row[0]: row[2] for row in rows} == {"0": "", "1": "3", "2": "9", "3": ""}
+    assert head[2] == "rung"
 
 
 def run_of(runs: Path, number: int | str, judge: str = "dinov2", **scores: float) -> None:
