@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import psutil
+from optuna.trial import FrozenTrial
+
+from steady.study import meta
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -19,6 +22,9 @@ TINY = (
     "minutes=null", "epochs=2", "trainer.threads=1", "trainer.precision=32-true",
     "hydra.sweeper.confirm=null", "hydra.sweeper.preflight=null",
 )  # fmt: skip
+
+# Half of the trials, the better ones, go on from their first epoch.
+PROMOTION = ("hydra/sweeper/pruner=none", "hydra.sweeper.promotion={eta: 2, rungs: [1, 2]}")
 
 
 def sweep(
@@ -72,6 +78,16 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300.0) -
 def finished(study: optuna.Study) -> int:
     """Count the trials that have ended."""
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def settled(trials: Iterable[FrozenTrial]) -> int:
+    """Count the trials that have ended or are paused."""
+    return sum(trial.state.is_finished() or meta.paused_at(trial) is not None for trial in trials)
+
+
+def promoted(trials: Iterable[FrozenTrial]) -> int:
+    """Count the trials that went on after a pause."""
+    return sum(meta.has(trial, meta.PROMOTED) for trial in trials)
 
 
 def processes_of(word: str, place: Path) -> list[psutil.Process]:

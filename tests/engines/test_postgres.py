@@ -67,7 +67,9 @@ def test_kills_of_controllers_and_server_cost_no_trial(
     storage = open_storage(url, patience=Patience(120.0))
 
     def start(number: int) -> None:
-        controllers[number : number + 1] = [sweep(url, folder, "hydra.sweeper.n_jobs=1", trials=TRIALS)]
+        controllers[number : number + 1] = [
+            sweep(url, folder, "hydra.sweeper.n_jobs=1", *sweeps.PROMOTION, trials=TRIALS)
+        ]
 
     def study() -> optuna.Study:
         return optuna.load_study(study_name="cats", storage=storage)
@@ -82,7 +84,10 @@ def test_kills_of_controllers_and_server_cost_no_trial(
     faults = ["kill"] * KILLS + ["restart", "away"]
     random.Random(0).shuffle(faults)
     for number, fault in enumerate(faults):
-        wait_for(lambda: finished(study()) >= (number + 1) * TRIALS // (len(faults) + 2), f"trials before {fault}")  # noqa: B023
+        wait_for(
+            lambda: sweeps.settled(study().trials) >= (number + 1) * TRIALS // (len(faults) + 2),
+            f"trials before {fault}",
+        )  # noqa: B023
         if fault == "kill":
             controllers[number % 2].send_signal(signal.SIGKILL)
             controllers[number % 2].wait()
@@ -95,6 +100,7 @@ def test_kills_of_controllers_and_server_cost_no_trial(
             assert all(one.poll() is None for one in controllers), "a controller did not wait for its server"
     assert [one.wait() for one in controllers] == [0, 0], (folder / "controllers.log").read_text()
     assert len(study().trials) == finished(study()) == TRIALS
+    assert sweeps.promoted(study().trials)
     sweeps.require_single_attempts(folder)
     assert "is away" in (folder / "controllers.log").read_text()
 

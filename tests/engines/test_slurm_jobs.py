@@ -81,7 +81,7 @@ def test_kills_of_controllers_and_nodes_cost_no_trial_and_jobs_outlive_their_con
     slurm: Slurm, tmp_path: Path
 ) -> None:
     def begin() -> "subprocess.Popen[bytes]":
-        words = (*SLURM_WORDS, "hydra.sweeper.trials_per_job=10")
+        words = (*SLURM_WORDS, "hydra.sweeper.trials_per_job=10", *sweeps.PROMOTION)
         url = f"sqlite:///{RECORD}/study.db"
         return sweeps.sweep(url, tmp_path, *words, trials=TRIALS, variables=slurm.environment)
 
@@ -89,7 +89,10 @@ def test_kills_of_controllers_and_nodes_cost_no_trial_and_jobs_outlive_their_con
     faults = ["controller"] * KILLS + ["node"] * 2
     random.Random(0).shuffle(faults)
     for number, fault in enumerate(faults):
-        wait_for(lambda: ended(tmp_path) >= (number + 1) * TRIALS // (len(faults) + 2), f"trials before the {fault}")  # noqa: B023
+        wait_for(
+            lambda: sweeps.settled(trials(tmp_path)) >= (number + 1) * TRIALS // (len(faults) + 2),
+            f"trials before the {fault}",
+        )  # noqa: B023
         wait_for_job(tmp_path)
         if fault == "controller":
             controller.kill()
@@ -99,6 +102,7 @@ def test_kills_of_controllers_and_nodes_cost_no_trial_and_jobs_outlive_their_con
             slurm.kill_node("n1")
             slurm.start_nodes()
     require_end(slurm, controller, tmp_path, TRIALS)
+    assert sweeps.promoted(trials(tmp_path))
     sweeps.require_single_attempts(tmp_path)
     adopted = {int(number) for number in re.findall(r"trial (\d+) goes on in the job", said(tmp_path))}
     assert any(trials(tmp_path)[number].user_attrs[meta.ATTEMPT] == 0 for number in adopted)

@@ -96,7 +96,9 @@ def check_size(size: int) -> None:
     if size % step:
         below = size // step * step
         sizes = " or ".join(str(one) for one in (below, below + step) if one)
-        raise ConfigError(f"The search needs images of a multiple of {step} pixels; got size={size}. Take size={sizes}.")
+        raise ConfigError(
+            f"The search needs images of a multiple of {step} pixels; got size={size}. Take size={sizes}."
+        )
 
 
 def count_photos(source: str | None) -> int:
