@@ -174,8 +174,9 @@ class TrialReporter:
         if bad := {name: value for name, value in scores.items() if not math.isfinite(value)}:
             raise DivergedError(f"Scores must be finite numbers to go on; at rung {step} they are {bad}.")
         if missing := [name for name in self.metrics if name not in scores]:
+            judges = "promotes" if self.promotion else "prunes"
             raise StudyError(
-                f"The study {'promotes' if self.promotion else 'prunes'} by {', '.join(missing)}; reported were {', '.join(scores)}. Report it, or name a "
+                f"The study {judges} by {', '.join(missing)}; reported were {', '.join(scores)}. Report it, or name a "
                 "score that is reported as hydra.sweeper.prune_metric."
             )
         self.alive()

@@ -84,10 +84,8 @@ def test_kills_of_controllers_and_server_cost_no_trial(
     faults = ["kill"] * KILLS + ["restart", "away"]
     random.Random(0).shuffle(faults)
     for number, fault in enumerate(faults):
-        wait_for(
-            lambda: sweeps.settled(study().trials) >= (number + 1) * TRIALS // (len(faults) + 2),
-            f"trials before {fault}",
-        )  # noqa: B023
+        enough = (number + 1) * TRIALS // (len(faults) + 2)
+        wait_for(lambda: sweeps.settled(study().trials) >= enough, f"trials before {fault}")  # noqa: B023
         if fault == "kill":
             controllers[number % 2].send_signal(signal.SIGKILL)
             controllers[number % 2].wait()

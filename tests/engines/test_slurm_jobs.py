@@ -89,10 +89,8 @@ def test_kills_of_controllers_and_nodes_cost_no_trial_and_jobs_outlive_their_con
     faults = ["controller"] * KILLS + ["node"] * 2
     random.Random(0).shuffle(faults)
     for number, fault in enumerate(faults):
-        wait_for(
-            lambda: sweeps.settled(trials(tmp_path)) >= (number + 1) * TRIALS // (len(faults) + 2),
-            f"trials before the {fault}",
-        )  # noqa: B023
+        enough = (number + 1) * TRIALS // (len(faults) + 2)
+        wait_for(lambda: sweeps.settled(trials(tmp_path)) >= enough, f"trials before the {fault}")  # noqa: B023
         wait_for_job(tmp_path)
         if fault == "controller":
             controller.kill()
