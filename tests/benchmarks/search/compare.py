@@ -4,7 +4,7 @@
         [--ray-python PYTHON] [--results FOLDER]
 
 PHOTOS are photos of cats with landmarks. Each search has two slots of one thread, and so many seconds. A trial may
-train for a fifth of them, as in `cats_optuna`'s hour; where rungs end most trials early, for two fifths (`ray`,
+train for a fifth of them, as in `cats_optuna`'s hour; where rungs end most trials early, for three tenths (`ray`,
 `promotion`). `pruning` is `cats_optuna`, with its confirmation under three seeds, `promotion` the same with promotion
 in the place of the pruner and a confirmation under two; `stock` is hydra-optuna-sweeper with joblib, over the half of
 the same space that needs no conditions, the DCGAN; `ray` is Ray Tune with ASHA and OptunaSearch over the whole space
@@ -34,7 +34,7 @@ SEARCH = ROOT / "conf/hparams_search/cats_optuna.yaml"
 SEARCHES = ("stock", "ray", "pruning", "promotion")
 OURS = ("pruning", "promotion")
 SLOTS = 2
-SHARES = {"stock": 0.2, "ray": 0.4, "pruning": 0.2, "promotion": 0.4}  # of the time, that one trial trains
+SHARES = {"stock": 0.2, "ray": 0.3, "pruning": 0.2, "promotion": 0.3}  # of the time, that one trial trains
 ETA, RUNGS = 3, (1, 3)  # at a third the order is about that at the end, at a ninth it is not (docs/decisions.md)
 
 
