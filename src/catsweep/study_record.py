@@ -61,7 +61,7 @@ class Entry:
 
     number: int  # of the trial in its study
     state: str  # as in `steady.study.results.state`, with `finished` for complete trials
-    role: str  # `finished`, `pruned`, `failed` (also for infeasible ones), `running` or `waiting`
+    role: str  # `finished`, `pruned`, `paused`, `failed` (also for infeasible ones), `running` or `waiting`
     values: tuple[float, ...] | None  # one per objective, if the trial finished; may be infinite
     params: Mapping[str, Any]  # sampled parameters
     attempts: tuple[Attempt, ...]  # in their order
@@ -115,6 +115,7 @@ class StudyRecord:
     command: tuple[str, ...] | None = None  # command line of the sweep, None if no run folder keeps it
     commit: str | None = None  # of the code, None if unknown
     pruning: Mapping[str, Any] | None = None  # pruner and rung metrics, None without pruning
+    promotion: Mapping[str, Any] | None = None  # rungs, their metrics and eta, None without promotion
     uneven: str = ""  # that trials had unequal shares of the processor, in words; empty if they had not
     exact: bool = False  # whether parameters distinguish strings from other values
     opinion: StudyScores = field(default_factory=lambda: StudyScores({}, {}))  # scores beside the objectives
@@ -181,6 +182,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
         commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
         pruning=meta.get(study, meta.PRUNING),
+        promotion=meta.get(study, meta.PROMOTION),
         uneven=results.uneven(study),
         exact=meta.has(study, meta.SPELLING),
         opinion=opinion,
@@ -232,6 +234,8 @@ def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
     state, role = results.state(trial), ROLES[trial.state]
     if role == "pruned" and state != "pruned":  # infeasible: out of memory, diverged
         role = "failed"
+    if meta.paused_at(trial) is not None:
+        role = "paused"
     return Entry(
         number=trial.number,
         state=results.WORDS.get(state, state),

@@ -180,6 +180,24 @@ def test_a_search_whose_time_is_over_is_finished(lab: Lab) -> None:
     assert "Not finished yet." in written(lab, "short")
 
 
+def test_paused_trials_were_tried_and_the_page_says_what_promotes_them(lab: Lab) -> None:
+    study = lab.study("halving")
+    study.set_user_attr(
+        meta.PROMOTION, {"eta": 3, "rungs": [1, 3, 9], "metrics": ["val/kid"], "directions": ["minimize"]}
+    )
+    add(study, (1.0, 0.5), params_of(1), "complete")
+    lab.run("halving", 0, (1.0, 0.5), ("val/fid", "val/ssim"))  # its config says trials: 9
+    add(study, TrialState.WAITING, params_of(3), "paused", start=100, attempt=0, paused={"rung": 1, "attempt": 0})
+    page = written(lab, "halving")
+    assert "Of 9 trials, 1 have ended, and 1 is under way." in page
+    assert re.search(r"promoted by</dt><dd>val/kid[^;]*; one of 3 goes on from each of the rungs 1, 3 to 9<", page)
+    assert "1 finished, 0 pruned, 1 paused, 0 failed" in page
+    study.set_user_attr(meta.OUT_OF_TIME, 2)
+    assert "2 trials until its time was over, of 9 at most; 1.5 min" in written(lab, "halving")
+    study.set_user_attr(meta.PROMOTION, {"eta": "<b>", "rungs": 5})  # a stranger's
+    assert "promoted by" not in written(lab, "halving")
+
+
 def test_what_was_exported_comes_first_with_its_scores_its_samples_and_the_time_it_took(lab: Lab) -> None:
     study = lab.study("gone-on", facts={"data": lab.set()})
     add(study, (40.0, 0.5), params_of(1), "complete")

@@ -65,7 +65,7 @@ def test_a_short_wait_is_no_pause() -> None:
 def test_what_was_interrupted_shows_both_attempts() -> None:
     line = drawn(entry(0, (0, 0, 30), (0, 30.5, 60)))
     first, second = line.lanes[0].bars
-    assert (first.role, first.text) == ("waiting", "trial 0, interrupted, 30 s (2 attempts in all)")
+    assert (first.role, first.text) == ("waiting", "trial 0, gone on with later, 30 s (2 attempts in all)")
     assert (second.role, second.text) == ("finished", "trial 0, finished, 30 s (2 attempts in all)")
 
 

@@ -135,7 +135,7 @@ class Mark(NamedTuple):
     x: float  # units from the left
     y: float  # units from the top
     trial: int  # its number
-    role: str  # `front`, `finished`, `confirmation`, `pruned` or `failed`
+    role: str  # `front`, `finished`, `confirmation`, `pruned`, `paused` or `failed`
     text: str  # description
     winner: bool = False  # whether the trial is the winner
 
@@ -236,7 +236,7 @@ class StudyCharts:
         rug = tuple(
             Mark(area.x(x.place(trial.number)), area.bottom, trial.number, trial.role, self._described(trial))
             for trial in record.trials
-            if not trial.scored and trial.role in ("pruned", "failed")
+            if not trial.scored and trial.role in ("pruned", "paused", "failed")
         )
         title = f"{label} {arrow(record.objectives[objective])}"
         plot = _plot(label, "trial", title, x, y, area, marks=marks, rug=rug, line=tuple(points))
@@ -289,7 +289,7 @@ class StudyCharts:
         losses = sorted((record.objectives[0].loss(values[0]), trial.number) for trial, values in self.scored)
         shades = {number: i / max(1, len(losses) - 1) for i, (_, number) in enumerate(losses)}
         lines = [self._line(trial, axes, scores, shades.get(trial.number, 1.0)) for trial in drawn]
-        order = ("failed", "pruned", "running", "finished", "front")  # the last lies on top
+        order = ("failed", "pruned", "paused", "running", "finished", "front")  # the last lies on top
         lines.sort(key=lambda line: (line.winner, order.index(line.role), -line.shade, line.trial))
         return ParallelCoordinates(tuple(rails), tuple(lines))
 
@@ -490,7 +490,7 @@ def _bar(attempt: Attempt, entry: Entry, scale: _Scale) -> Bar:
     if entry.confirms is None:
         trial, last = entry.number, attempt == entry.attempts[-1] or attempt.open
         role = entry.role if last else "waiting"
-        text = f"trial {trial}, {entry.state if last else 'interrupted'}, {took}"
+        text = f"trial {trial}, {entry.state if last else 'gone on with later'}, {took}"
         text += f" ({counted(len(entry.attempts), 'attempt')} in all)" if len(entry.attempts) > 1 else ""
     else:
         trial, role = entry.confirms, "failed" if entry.role == "failed" else "confirmation"

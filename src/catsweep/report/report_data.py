@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -203,14 +203,28 @@ class ReportData:
         pruning = self.record.pruning or {}
         pruner = pruning.get("pruner")
         name = str(pruner.get("_target_", "")).rpartition(".")[2] if isinstance(pruner, dict) else ""
-        scores = [self.record.label(str(score)) for score in pruning.get("metrics") or []]
-        return readable(", ".join(word for word in (*scores, name) if word))
+        return readable(", ".join(word for word in (*self._scores(pruning), name) if word))
+
+    @property
+    def promoted_by(self) -> str:
+        """Rung metrics, how many go on, and from where; empty without promotion."""
+        promotion = self.record.promotion or {}
+        rungs, eta = promotion.get("rungs"), promotion.get("eta")
+        if not isinstance(rungs, list) or len(rungs) < 2 or not isinstance(eta, int | float):
+            return ""
+        *pausing, last = map(str, rungs)
+        at = f"{'rung' if len(pausing) == 1 else 'each of the rungs'} {', '.join(pausing)}"
+        return readable(f"{', '.join(self._scores(promotion))}; one of {eta:g} goes on from {at} to {last}")
+
+    def _scores(self, judging: Mapping[str, Any]) -> list[str]:
+        return [self.record.label(str(score)) for score in judging.get("metrics") or []]
 
     @property
     def unfinished(self) -> str:
         """A sentence of what is still to come; empty if the study is complete, or its time is over."""
         record, n = self.record, len(self.record.trials)
         total, running, waiting = max(record.total or 0, n), record.named("running"), record.named("waiting")
+        waiting = [*waiting, *record.named("paused")]
         open_ones = len(running) + len(waiting)
         if running or ((waiting or n < total) and not record.out_of_time):
             under_way = f", and {open_ones} {'is' if open_ones == 1 else 'are'} under way" if open_ones else ""
