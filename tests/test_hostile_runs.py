@@ -379,7 +379,7 @@ def test_who_builds_what_a_configuration_names() -> None:
 def test_what_is_unpickled_is_our_own() -> None:
     """The task and the configuration that our own process was sent; the state of CMA-ES through a list of classes."""
     assert calling("pickle.load", "pickle.loads", "cloudpickle.load", "cloudpickle.loads", "joblib.load", "_State") == {
-        "steady/jobs/composition", "steady/jobs/worker", "steady/study/untrusted",
+        "steady/composition", "steady/jobs/worker", "steady/study/untrusted",
     }  # fmt: skip
     for made in calls().values():
         for name, given in made:

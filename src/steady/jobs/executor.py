@@ -26,9 +26,9 @@ from hydra.core.singleton import Singleton
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from steady.composition import Composition
 from steady.exceptions import ConfigError
 from steady.jobs import main_module
-from steady.jobs.composition import Composition
 from steady.jobs.detached import FORK_SERVER
 from steady.jobs.reaper import DUMP, END
 from steady.jobs.worker import OUTPUT, Incoming, serve

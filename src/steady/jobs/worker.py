@@ -28,8 +28,8 @@ from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
+from steady.composition import Composition
 from steady.jobs import reaper
-from steady.jobs.composition import Composition
 from steady.jobs.main_module import Script, silence
 from steady.study.failures import Kind, Outcome, classify
 

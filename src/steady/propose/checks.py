@@ -7,6 +7,7 @@ configuration is in the space; what another tool has enqueued is checked when it
 
 import copy
 import difflib
+import functools
 import importlib.util
 import itertools
 import logging
@@ -26,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from steady import grammar
+from steady.composition import Composition
 from steady.exceptions import ConfigError
 from steady.options import SweepOptions
 from steady.propose import pruning
@@ -156,6 +158,7 @@ class JobComposer:
     space: Space
     config: DictConfig  # of the multirun
     loader: ConfigLoader
+    _listed: dict[str, list[str]] = field(default_factory=dict)  # options of the groups that were asked about
 
     @property
     def possible(self) -> bool:
@@ -171,7 +174,11 @@ class JobComposer:
 
     def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
         """Compose the configuration of a job with these parameters, behind further overrides; or raise `REFUSALS`."""
-        return self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
+        return self._composition.compose([*overrides, *self.space.overrides(params)], keep=True)
+
+    @functools.cached_property
+    def _composition(self) -> Composition:
+        return Composition(self.loader, self.config)
 
     def variants(self, params: Mapping[str, Any]) -> list[DictConfig]:
         """Compose the jobs with these parameters that can be composed: one for each option of each other group."""
@@ -221,6 +228,11 @@ class JobComposer:
         return {key: values for key, values in chosen.items() if "." not in key.partition("@")[0]}
 
     def _options(self, group: str) -> list[str]:
+        if group not in self._listed:
+            self._listed[group] = self._list_options(group)
+        return self._listed[group]
+
+    def _list_options(self, group: str) -> list[str]:
         # As written: an override may name what only a job has, `hydra.sweep.subdir=${hydra:job.num}`.
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
         return self.loader.get_group_options(group, ObjectType.CONFIG, self.config.hydra.job.config_name, overrides)

@@ -1,6 +1,7 @@
 """A configuration that was composed ahead is the one that Hydra composes when the job is known."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cloudpickle
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from steady.jobs.composition import Composition
+from steady.composition import Composition
 
 FILES = {
     "config": (
@@ -85,13 +86,20 @@ def test_it_is_what_hydra_composes(multirun: Multirun, overrides: list[str], fix
     loader, config = multirun
     if fixed:
         overrides = fixed_of(config.hydra.overrides.task) + overrides
+    parts = Composition(loader, config)
+    ways: list[Callable[[list[str]], DictConfig]] = [
+        lambda words: loader.load_sweep_config(config, words),
+        parts.compose,
+        functools.partial(parts.compose, keep=True),
+        parts.compose,  # of what was kept
+    ]
     results = []
-    for way in (Composition(loader, config).compose, lambda words: loader.load_sweep_config(config, words)):
+    for way in ways:
         try:
             results.append(outcome(way(overrides), None))
         except Exception as error:
             results.append(outcome(None, error))
-    assert results[0] == results[1]
+    assert results[1:] == results[:1] * 3
 
 
 def test_a_job_with_other_values_is_not_composed_anew(multirun: Multirun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,3 +108,11 @@ def test_a_job_with_other_values_is_not_composed_anew(multirun: Multirun, monkey
     monkeypatch.setattr(type(loader), "load_sweep_config", None)
     for value in (0.25, 0.5):
         assert parts.compose([*fixed_of(config.hydra.overrides.task), f"lr={value}"]).lr == value
+
+
+def test_other_groups_are_composed_once_if_they_are_kept(multirun: Multirun, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, config = multirun
+    parts = Composition(loader, config)
+    assert parts.compose(["model=gan", "optimizer=sgd", "model.depth=3"], keep=True).model.depth == 3
+    monkeypatch.setattr(type(loader), "load_sweep_config", None)
+    assert parts.compose(["model=gan", "optimizer=sgd", "lr=0.25"]).model.depth == 2
