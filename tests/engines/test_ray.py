@@ -152,8 +152,8 @@ def test_kills_of_controllers_and_nodes_cost_no_trial(ray: Ray, tmp_path: Path) 
     ray.add("second")
     folder = tmp_path / "place"
     storage = f"sqlite:///{folder}/study.db"
-    words = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address={ray.address}", "hydra.sweeper.n_jobs=2")
-    words += sweeps.PROMOTION
+    launcher = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address={ray.address}", "hydra.sweeper.n_jobs=2")
+    words = launcher + sweeps.PROMOTION
 
     def done() -> int:
         return sweeps.settled(optuna.load_study(study_name="cats", storage=open_storage(storage)).trials)

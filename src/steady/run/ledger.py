@@ -140,7 +140,10 @@ class Ledger:
                     return self._assign_folder(trial)
                 self._reuse(proposal.commit(), proposal.duplicate_of)
                 self.known.refresh()
-            return self._promote(1) or self._end_paused()
+            promoted = self._promote(1)
+            if promoted is None:
+                self._end_paused()
+            return promoted
 
     def may_promote(self, has_time: Callable[[float], bool]) -> bool:
         """Tell whether there is a paused trial that may go on to its end in the time that is left."""
