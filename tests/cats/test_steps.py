@@ -368,6 +368,11 @@ def test_the_deepest_network_of_the_search_can_halve_every_size_that_is_taken() 
     assert deepest == steps.HALVINGS
 
 
+def test_a_depth_that_is_given_decides_which_sizes_are_taken() -> None:
+    with pytest.raises(DataError, match="source=nowhere is not there"):  # and no word of the size
+        steps.run(config("size=48", "source=nowhere", "train=[depth=shallow]"))
+
+
 def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(4):
         photo(Path(f"my 'cats, 2/{number}.png"), number)

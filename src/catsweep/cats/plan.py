@@ -2,7 +2,8 @@
 
 A trial that is too short says nothing about a longer one, and too few trials are no search. What is known of
 `cats_optuna` (docs/decisions.md): after 75 seconds two seeds differ by a quarter in FID, after four or five minutes the
-order of the configurations is about that after twelve.
+order of the configurations is about that after twelve. What is searched are good configurations, so that a longer
+training of the best gains more than a longer search.
 """
 
 import math
@@ -21,11 +22,11 @@ FINISH, FINISH_SHORT = 65.0, 30.0  # choosing, exporting and reporting, with 8 a
 SHORT = 15 * 60.0  # budgets below have no preflight and no confirmation, and 2 draws
 JUDGED_FROM = 45 * 60.0  # budgets below have no judge in the sweep, only of what is exported
 
-SEARCHED = 0.6  # of the time between preparation and export; the confirmation takes about a quarter as much
-SEARCHED_SHORT = 0.7
-TRIALS = 16  # that are trained to their end; pruning makes more of them
+SEARCHED = 0.4  # of the time between preparation and export; the confirmation takes about four tenths as much
+SEARCHED_SHORT = 0.6
+TRIALS = 10  # that are trained to their end; pruning makes more of them
 ENOUGH, LONGEST, SHORTEST = 90.0, 15 * 60.0, 20.0  # seconds of training of a trial
-ROUNDS, ROUNDS_SHORT = 4, 2  # trials one after another in a slot; of two, one is that which is known to be good
+ROUNDS, ROUNDS_SHORT = 3, 2  # trials one after another in a slot; of two, one is that which is known to be good
 TOP = 2  # of the confirmation, which so chooses; with two seeds each, two slots are busy to its end
 
 
@@ -51,7 +52,7 @@ class Plan:
 
         >>> hour = Plan.of(3600, slots=2, photos=200)
         >>> [round(part / 60) for part in (hour.prepare, hour.search, hour.confirm, hour.train, hour.finish)]
-        [0, 35, 9, 15, 1]
+        [0, 23, 9, 26, 1]
         """
         prepare = PREPARE + PER_PHOTO * photos / slots if photos else 0.0
         short = budget - prepare < SHORT

@@ -74,7 +74,8 @@ def run(cfg: DictConfig) -> None:
         DataError: the source holds no photos, or only one.
         TrainingError: a step failed.
     """
-    check_size(cfg.size)
+    if not any(str(word).startswith(("depth=", "depth.")) for word in cfg.train):  # else none is searched
+        check_size(cfg.size)
     photos = count_photos(cfg.source)
     slots, judged = resources.slots("auto", "auto", 1.0), _judge_is_there(cfg)
     plan = Plan.of(60 * cfg.budget, slots, photos, judged)
