@@ -41,9 +41,10 @@ class Composition:
             parsed = _parse(overrides)
             choosing = self._choosing(parsed)
             groups = tuple(str(one.input_line) for one in choosing)
-            if keep and groups not in self.composed and not any(one.is_hydra_override() for one in choosing):
+            plain = not any(isinstance(one.value(), dict) for one in choosing)  # else a value under a group's name
+            if keep and plain and groups not in self.composed and not any(one.is_hydra_override() for one in choosing):
                 self._keep(groups)
-            if groups in self.composed:
+            if plain and groups in self.composed:
                 config: DictConfig = cloudpickle.loads(self.composed[groups])
                 if self._set(config, parsed):
                     return config
@@ -80,6 +81,5 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _is_value(override: Override) -> bool:
-    key = override.key_or_group
-    own = key == "hydra" or key.startswith("hydra.")
-    return override.type in SETTING and not override.is_sweep_override() and (not own or key in FOLDERS)
+    own = override.is_hydra_override() and override.key_or_group not in FOLDERS
+    return override.type in SETTING and not override.is_sweep_override() and not own

@@ -40,10 +40,12 @@ VALUES = [
     ),
     *("+new={a: 1, b: [x]}", "name='a b'", "model.width=4", "model.name=x", "optimizer.beta=0.5"),
     "hydra.sweep.subdir='x=1'",
+    "model={width: 3}",
 ]
 OTHERS = [
     *("model=gan", "optimizer=sgd", "model=vae", "~steps", "~optimizer", "unknown=1", "model.depth=3", "lr=1,2", "lr"),
     *("hydra.job.chdir=true", "hydra.verbose=true", "hydra/launcher=basic", "hydra.sweeper.max_batch_size=2"),
+    "hydra[sweeper][max_batch_size]=3",
     "+optimizer@second=sgd",
 ]
 GIVEN = [

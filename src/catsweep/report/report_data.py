@@ -209,12 +209,12 @@ class ReportData:
     def promoted_by(self) -> str:
         """Rung metrics, how many go on, and from where; empty without promotion."""
         promotion = self.record.promotion or {}
-        rungs, eta = promotion.get("rungs"), promotion.get("eta")
-        if not isinstance(rungs, list) or len(rungs) < 2 or not isinstance(eta, int | float):
+        rungs, eta, scores = promotion.get("rungs"), promotion.get("eta"), self._scores(promotion)
+        if not isinstance(rungs, list) or len(rungs) < 2 or type(eta) not in (int, float) or not scores:
             return ""
         *pausing, last = map(str, rungs)
         at = f"{'rung' if len(pausing) == 1 else 'each of the rungs'} {', '.join(pausing)}"
-        return readable(f"{', '.join(self._scores(promotion))}; one of {eta:g} goes on from {at} to {last}")
+        return readable(f"{', '.join(scores)}; one of {eta:g} goes on from {at} to {last}")
 
     def _scores(self, judging: Mapping[str, Any]) -> list[str]:
         return [self.record.label(str(score)) for score in judging.get("metrics") or []]

@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,9 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         outcome = "complete"
     except (optuna.TrialPruned, InterruptedTrial) as ended:  # as it was asked to
         outcome = "pruned" if isinstance(ended, optuna.TrialPruned) else "interrupted"
-        if reporter and reporter.paused is not None and reporter.is_current():
-            outcome = "paused"
+        if reporter and reporter.paused is not None:
+            with suppress(Exception):  # a study that cannot be asked: the end is told all the same
+                outcome = "paused" if reporter.is_current() else outcome
         raise
     finally:
         loggers.finish(log_to, outcome)

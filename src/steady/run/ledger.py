@@ -96,6 +96,7 @@ class Ledger:
         if self.promotion is not None:
             self._rungs = RungTable(self.promotion, budget.uncounted(self.study))
         self._cursor = TrialCursor()
+        self._promoted: dict[int, int] = {}  # rungs from which trials of ours were promoted, by number
         self._folders: set[str] = set()  # of the trials that have ended: absolute paths
         self._recent: deque[bool] = deque(maxlen=self.limits.window)  # whether each failed
         self._same: tuple[str, int] = ("", 0)  # signature of the last failure, and how many in a row have it
@@ -114,15 +115,15 @@ class Ledger:
     def acquire(self, has_time: Callable[[float], bool] = lambda share: True) -> FrozenTrial | None:
         """Acquire the next trial: a waiting one, one to be promoted, or a new one; None when there is none now.
 
-        `has_time` tells whether a trial of which that share is still to be done may begin. If a whole one may not, the
-        best of those that are paused goes on for which there is time.
+        `has_time` tells whether a trial of which that share is still to be done may begin. If a whole one may not, only
+        one goes on that has been at a rung, to its end, and for which there is time.
         """
         with self.leases.lock("ask"):
             self.known.refresh()
             if not has_time(1.0):
-                return self._promote(math.inf, has_time)
-            for trial in sorted(self.known.unfinished.values(), key=lambda trial: trial.number):
-                if trial.state == TrialState.WAITING and not self._is_paused(trial) and (taken := self._resume(trial)):
+                return self._go_on(has_time)
+            for trial in self._interrupted():
+                if taken := self._resume(trial):
                     return taken
             if promoted := self._promote():
                 return promoted
@@ -145,25 +146,46 @@ class Ledger:
                 self._end_paused()
             return promoted
 
-    def may_promote(self, has_time: Callable[[float], bool]) -> bool:
-        """Tell whether there is a paused trial that may go on to its end in the time that is left."""
+    def may_go_on(self, has_time: Callable[[float], bool]) -> bool:
+        """Tell whether a trial waits that has been at a rung, and may go on to its end in the time that is left."""
         if self._rungs is None:
             return False
         self.known.refresh()
-        return any(has_time(self._left(trial)) for trial in self._paused())
+        return bool(self._that_fit(has_time))
+
+    def _go_on(self, has_time: Callable[[float], bool]) -> FrozenTrial | None:
+        for trial in self._that_fit(has_time):
+            assert self.promotion is not None
+            if taken := self._resume(trial, meta.paused_at(trial), passes=self.promotion.pausing[-1]):
+                return taken
+        return None
+
+    def _that_fit(self, has_time: Callable[[float], bool]) -> list[FrozenTrial]:
+        """List the waiting trials with time for what is left of them: interrupted ones, then the best that are paused."""
+        if self._rungs is None:
+            return []
+        self._rungs.update(self.known.trials)
+        waiting = [*self._interrupted(), *self._rungs.promotable(self._paused(), math.inf)]
+        return [trial for trial in waiting if has_time(self._left(trial))]
+
+    def _interrupted(self) -> list[FrozenTrial]:
+        """List the trials that wait and are not paused, by number: enqueued ones, too."""
+        waiting = [trial for trial in self.known.unfinished.values() if trial.state == TrialState.WAITING]
+        return sorted((one for one in waiting if not self._is_paused(one)), key=lambda trial: trial.number)
 
     def _paused(self) -> list[FrozenTrial]:
         return list(filter(self._is_paused, self.known.unfinished.values()))
 
-    def _left(self, paused: FrozenTrial) -> float:
-        """The share of a paused trial that is still to be done."""
+    def _left(self, trial: FrozenTrial) -> float:
+        """The share of a trial that is still to be done, by the last rung that it has reached."""
         assert self.promotion is not None
-        return 1 - (meta.paused_at(paused) or 0) / self.promotion.rungs[-1]
+        reached = [step for step in self.promotion.pausing if str(step) in meta.get(trial, meta.RUNGS, {})]
+        return 1 - max(reached, default=0) / self.promotion.rungs[-1]
 
     def _is_paused(self, trial: FrozenTrial) -> bool:
         return self._rungs is not None and self._rungs.is_paused(trial)
 
-    def _promote(self, least: float = 0, has_time: Callable[[float], bool] = lambda share: True) -> FrozenTrial | None:
+    def _promote(self, least: int = 0) -> FrozenTrial | None:
         """Acquire the paused trial that is to go on first; None if there is none.
 
         At least so many of a rung go on: in a slot that would stay idle, since no new trial can begin.
@@ -172,7 +194,7 @@ class Ledger:
             return None
         self._rungs.update(self.known.trials)
         for trial in self._rungs.promotable(paused, least):
-            if has_time(self._left(trial)) and (taken := self._resume(trial, promoted=meta.paused_at(trial))):
+            if taken := self._resume(trial, meta.paused_at(trial)):
                 return taken
         return None
 
@@ -197,8 +219,11 @@ class Ledger:
         if ended:
             self.event(f"{ended} paused trial{'s' if ended > 1 else ''} could not be promoted, and ended as pruned")
 
-    def _resume(self, trial: FrozenTrial, promoted: int | None = None) -> FrozenTrial | None:
-        """Start a waiting trial, or the one that is `promoted` from a rung; None if another controller has it."""
+    def _resume(self, trial: FrozenTrial, promoted: int | None = None, passes: int | None = None) -> FrozenTrial | None:
+        """Start a waiting trial, or one that is `promoted` from a rung; None if another controller has it.
+
+        It is not paused at that rung again, nor at those up to the one that it `passes`.
+        """
         if not self.leases.claim(_lease(trial.number)):
             return None
         # A controller that slept, and was taken for dead, may end it as late as now.
@@ -207,8 +232,10 @@ class Ledger:
             if self._is_paused(trial) and meta.paused_at(trial) != promoted:  # likewise
                 self.known.put(trial)
             elif self.trials.start(trial):
+                if promoted is not None or passes is not None:
+                    self.trials.note(trial, meta.PROMOTED, promoted if passes is None else passes)
                 if promoted is not None:
-                    self.trials.note(trial, meta.PROMOTED, promoted)
+                    self._promoted[trial.number] = promoted
                     self.event(f"trial {trial.number} is promoted from rung {promoted}")
                 begun = meta.get(trial, meta.ATTEMPT)
                 self.trials.note(trial, meta.ATTEMPT, 0 if begun is None else begun + 1)
@@ -254,6 +281,10 @@ class Ledger:
         """Set back a trial that was acquired and did not start, to go on later, here or elsewhere."""
         if self.owns(trial.number):  # else another controller has it already
             with suppress(UpdateFinishedTrialError):  # as in `requeue_abandoned`
+                if (rung := self._promoted.pop(trial.number, None)) is not None:
+                    mark = {"rung": rung, "attempt": meta.get(trial, meta.ATTEMPT, 0)}
+                    self.trials.note(trial, meta.PAUSED, mark)
+                    self.event(f"trial {trial.number} stays paused at rung {rung}")
                 self.trials.requeue(trial)
             self.leases.release(_lease(trial.number))
 
@@ -287,6 +318,7 @@ class Ledger:
             self._ignore(job)
             return
         trial = self.trials.read(job.number)
+        self._promoted.pop(job.number, None)
         outcome = self._check_values(outcome)
         runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": _began(trial, begun), "end": time.time()}]
         try:

@@ -106,7 +106,7 @@ class Scheduler:
         """Tell whether no further trial may begin."""
         if self.stop.requested or self.ledger.abort is not None:
             return True
-        return self.is_out_of_time() and not self.ledger.may_promote(self._has_time)
+        return self.is_out_of_time() and not self.ledger.may_go_on(self._has_time)
 
     def is_out_of_time(self) -> bool:
         """Tell whether the time is over in which trials may begin; once it is, it stays so."""
@@ -131,6 +131,8 @@ class Scheduler:
             self._announce([trial])
 
     def _start_ready(self) -> list[FrozenTrial]:
+        if self.is_out_of_time():  # they were acquired when there was more of it
+            self._requeue_ready()
         started = []
         while self.ready and self._may_start():
             trial, job = self.ready.popleft()
@@ -142,7 +144,7 @@ class Scheduler:
         """Have trials ready for slots that will be free; until one has ended there is no newest result to wait for."""
         is_short = not self._durations or statistics.median(self._durations) < SHORT
         ahead = is_short if self.draw_ahead is None else self.draw_ahead
-        while ahead and not self._is_closed() and len(self.ready) < self.executor.spare:
+        while ahead and not self._is_closed() and not self.is_out_of_time() and len(self.ready) < self.executor.spare:
             if (trial := self.ledger.acquire(self._has_time)) is None:
                 return
             job = self._job(trial)

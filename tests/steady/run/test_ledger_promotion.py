@@ -199,25 +199,69 @@ class Timed(Script):
         return []
 
 
+def bounded(study: optuna.Study, slots: int, timeout: float, draw_ahead: bool = False) -> tuple[Scheduler, Timed]:
+    """A sweep whose trials take 9 s, and what comes after them 18."""
+    loop, executor = sweep(study, 99, slots), Timed(slots, study)
+    limits = Limits(99, timeout=timeout, reserved=lambda share: 9 * share + 18)
+    loop.executor, loop.limits, loop.draw_ahead = executor, limits, draw_ahead
+    loop.clock, loop.started = (lambda: executor.now), 0.0
+    return loop, executor
+
+
+@pytest.mark.parametrize("draw_ahead", [False, True])
 @pytest.mark.parametrize("slots", [1, 2, 3])
 @pytest.mark.parametrize("timeout", [47, 52, 60])
-def test_when_no_whole_trial_fits_into_the_time_the_best_that_are_paused_go_on(slots: int, timeout: int) -> None:
+def test_when_no_whole_trial_fits_into_the_time_the_best_that_are_paused_go_on(
+    slots: int, timeout: int, draw_ahead: bool
+) -> None:
     study = optuna.create_study()
-    loop = sweep(study, 99, slots)
-    executor = loop.executor = Timed(slots, study)
-    limits = Limits(99, timeout=timeout, reserved=lambda share: 9 * share + 18)
-    loop.clock, loop.limits, loop.started = (lambda: executor.now), limits, 0.0
+    loop, executor = bounded(study, slots, timeout, draw_ahead)
     loop.run()
     last = timeout - 27
     assert all(at < last for _, came, at in executor.log if came == 0)
     late = [(came, at) for _, came, at in executor.log if at >= last]
     assert all(came and at + 9 - came < timeout - 18 for came, at in late)
-    paused = [meta.paused_at(trial) for trial in study.trials if trial.state == TrialState.WAITING]
-    finished = sum(trial.state == TrialState.COMPLETE for trial in study.trials)
+    begun = [trial for trial in study.trials if meta.RUNGS in trial.user_attrs]
+    paused = [meta.paused_at(trial) for trial in begun if trial.state == TrialState.WAITING]
+    finished = sum(trial.state == TrialState.COMPLETE for trial in begun)
     assert finished >= slots  # each slot had time for one
-    assert finished + len(paused) == len(study.trials)
+    assert finished + len(paused) == len(begun)
+    assert len(study.trials) - len(begun) <= draw_ahead  # drawn, and too late to begin
     assert all(rung and executor.now + 9 - rung >= timeout - 18 for rung in paused)
     assert loop.is_out_of_time()
+
+
+def test_with_little_time_an_interrupted_trial_goes_on_before_those_that_are_paused() -> None:
+    study = optuna.create_study()
+    begin(study, loop := sweep(study, 9), 0.5, 0.4, 0.3)  # the third is at rung 3
+    assert acquire(loop).number == 3
+    loop.ledger.leases.close()
+    study._storage.set_trial_user_attr(study.trials[3]._trial_id, meta.RUNGS, {"1": {"loss": 0.1}})
+    later, executor = bounded(study, 1, 26.5)  # 8 s for what is left
+    later.ledger.leases.register()
+    later.run()
+    assert [number for number, *_ in executor.log] == [3]
+    assert study.trials[3].state == TrialState.COMPLETE  # it passed rung 3 without a pause
+    assert [meta.paused_at(trial) for trial in study.trials[:3]] == [1, 1, 3]
+
+
+def test_paused_trials_that_are_not_compared_keep_nobody_waiting() -> None:
+    study = optuna.create_study()
+    begin(study, sweep(study, 9), 0.5)
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.RUNGS, {"1": {"other": 0.5}})
+    loop, executor = bounded(study, 1, 26.5)
+    loop.run()
+    assert (executor.log, executor.now) == ([], 0.0)
+
+
+def test_a_promoted_trial_that_does_not_start_stays_paused() -> None:
+    study = optuna.create_study()
+    loop = sweep(study, 9)
+    begin(study, loop, 0.1, 0.4, 0.5)
+    promoted = acquire(loop)
+    loop.ledger.requeue(promoted)
+    assert [meta.paused_at(trial) for trial in study.trials] == [1, 1, 1]
+    assert acquire(loop).number == promoted.number  # and is promoted again
 
 
 def test_while_others_run_nothing_ends() -> None:
