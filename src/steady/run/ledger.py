@@ -161,7 +161,7 @@ class Ledger:
         return None
 
     def _that_fit(self, has_time: Callable[[float], bool]) -> list[FrozenTrial]:
-        """List the waiting trials with time for what is left of them: interrupted ones, then the best that are paused."""
+        """List the waiting trials whose rest fits into the time: interrupted ones, then the best that are paused."""
         if self._rungs is None:
             return []
         self._rungs.update(self.known.trials)

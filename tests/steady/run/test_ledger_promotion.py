@@ -227,6 +227,7 @@ def test_when_no_whole_trial_fits_into_the_time_the_best_that_are_paused_go_on(
     assert finished >= slots  # each slot had time for one
     assert finished + len(paused) == len(begun)
     assert len(study.trials) - len(begun) <= draw_ahead  # drawn, and too late to begin
+    assert sum(meta.get(trial, meta.ATTEMPT) + 1 for trial in study.trials) <= len(executor.log) + draw_ahead
     assert all(rung and executor.now + 9 - rung >= timeout - 18 for rung in paused)
     assert loop.is_out_of_time()
 
