@@ -373,7 +373,7 @@ def test_the_deepest_network_of_the_search_can_halve_every_size_that_is_taken() 
 
 def test_a_depth_that_is_given_decides_which_sizes_are_taken() -> None:
     with pytest.raises(DataError, match="source=nowhere is not there"):  # and no word of the size
-        steps.run(config("size=48", "source=nowhere", "train=[depth=shallow]"))
+        steps.run(config("size=48", "source=nowhere", 'train=["depth=shallow"]'))
 
 
 def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
