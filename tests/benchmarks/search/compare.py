@@ -120,7 +120,7 @@ def measured(search: str, place: Path, began: float) -> dict[str, Any]:
 
         result = confirmation.read(file.parent)
         confirmed = result.winner.mean() if result else None
-    begun = len([folder for folder in place.glob("outputs/bench/*") if folder.is_dir()])
+    begun = sum(folder.is_dir() and folder.name != "confirm" for folder in place.glob("outputs/bench/*"))
     return {"search": search, "scores": sorted(found), "begun": begun, "confirmed": confirmed}
 
 
