@@ -11,6 +11,7 @@ import locale
 import os
 import re
 import shutil
+import signal
 import tempfile
 from contextlib import suppress
 
@@ -22,7 +23,7 @@ KEPT = re.compile(
 
 
 def settle() -> None:
-    """Leave nothing to the machine: variables, home, locale and umask."""
+    """Leave nothing to the machine: variables, home, locale, umask and what is done at SIGINT."""
     worker = "PYTEST_XDIST_WORKER" in os.environ  # its variables are those of the process that has started it
     home = os.environ.get("HOME", "") if worker else tempfile.mkdtemp(prefix="catsweep-home-")
     if not worker:
@@ -42,6 +43,8 @@ def settle() -> None:
     with suppress(locale.Error):  # not every system has it; Python then reads UTF-8 where its own locale does
         locale.setlocale(locale.LC_ALL, "C.UTF-8")
     os.umask(0o022)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; tests interrupt what they start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 settle()
