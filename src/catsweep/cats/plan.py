@@ -23,7 +23,7 @@ SHORT = 15 * 60.0  # budgets below have no preflight and no confirmation, and 2 
 JUDGED_FROM = 45 * 60.0  # budgets below have no judge in the sweep, only of what is exported
 
 SEARCHED = 0.4  # of the time between preparation and export; the confirmation takes about four tenths as much
-SEARCHED_SHORT = 0.6
+SEARCHED_SHORT = 0.7
 TRIALS = 10  # that are trained to their end; pruning makes more of them
 ENOUGH, LONGEST, SHORTEST = 90.0, 15 * 60.0, 20.0  # seconds of training of a trial
 ROUNDS, ROUNDS_SHORT = 3, 2  # trials one after another in a slot; of two, one is that which is known to be good
