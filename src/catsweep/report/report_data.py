@@ -223,8 +223,8 @@ class ReportData:
     def unfinished(self) -> str:
         """A sentence of what is still to come; empty if the study is complete, or its time is over."""
         record, n = self.record, len(self.record.trials)
-        total, running, waiting = max(record.total or 0, n), record.named("running"), record.named("waiting")
-        waiting = [*waiting, *record.named("paused")]
+        total, running = max(record.total or 0, n), record.named("running")
+        waiting = [*record.named("waiting"), *record.named("paused")]
         open_ones = len(running) + len(waiting)
         if running or ((waiting or n < total) and not record.out_of_time):
             under_way = f", and {open_ones} {'is' if open_ones == 1 else 'are'} under way" if open_ones else ""

@@ -158,7 +158,6 @@ class JobComposer:
     space: Space
     config: DictConfig  # of the multirun
     loader: ConfigLoader
-    _listed: dict[str, list[str]] = field(default_factory=dict)  # options of the groups that were asked about
 
     @property
     def possible(self) -> bool:
@@ -227,10 +226,10 @@ class JobComposer:
                     chosen[key] = [grammar.decode(grammar.encode(value))]
         return {key: values for key, values in chosen.items() if "." not in key.partition("@")[0]}
 
-    def _options(self, group: str) -> list[str]:
-        if group not in self._listed:
-            self._listed[group] = self._list_options(group)
-        return self._listed[group]
+    @functools.cached_property
+    def _options(self) -> Callable[[str], list[str]]:
+        """Lists the options of a group; each is asked about many times."""
+        return functools.cache(self._list_options)
 
     def _list_options(self, group: str) -> list[str]:
         # As written: an override may name what only a job has, `hydra.sweep.subdir=${hydra:job.num}`.

@@ -226,6 +226,7 @@ class Ledger:
         """
         if not self.leases.claim(_lease(trial.number)):
             return None
+        self._promoted.pop(trial.number, None)  # from an earlier attempt
         # A controller that slept, and was taken for dead, may end it as late as now.
         with suppress(UpdateFinishedTrialError):
             trial = self.trials.read(trial.number)  # it may have begun, and been set back, since it was read
@@ -318,7 +319,6 @@ class Ledger:
             self._ignore(job)
             return
         trial = self.trials.read(job.number)
-        self._promoted.pop(job.number, None)
         outcome = self._check_values(outcome)
         runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": _began(trial, begun), "end": time.time()}]
         try:

@@ -88,7 +88,7 @@ class Scheduler:
             for job, outcome in ended:
                 self._finish(job, outcome)
             self._announce(started)
-            if self._is_closed():
+            if self.ready and self._is_closed():
                 self._requeue_ready()
         self._next_record = -math.inf
         self._report()
@@ -123,7 +123,7 @@ class Scheduler:
         return self.clock() - self.started < timeout - self.limits.reserved(share)
 
     def _may_start(self) -> bool:
-        return not self._is_closed() and len(self.executor.running()) < self.executor.slots
+        return len(self.executor.running()) < self.executor.slots and not self._is_closed()
 
     def _start_new(self) -> None:
         while self._may_start() and (trial := self.ledger.acquire(self._has_time)) is not None:
@@ -144,7 +144,7 @@ class Scheduler:
         """Have trials ready for slots that will be free; until one has ended there is no newest result to wait for."""
         is_short = not self._durations or statistics.median(self._durations) < SHORT
         ahead = is_short if self.draw_ahead is None else self.draw_ahead
-        while ahead and not self._is_closed() and not self.is_out_of_time() and len(self.ready) < self.executor.spare:
+        while ahead and not self.is_out_of_time() and not self._is_closed() and len(self.ready) < self.executor.spare:
             if (trial := self.ledger.acquire(self._has_time)) is None:
                 return
             job = self._job(trial)
