@@ -75,9 +75,10 @@ def run(
         space = Space.parse(options.params, arguments, options.conditions, options.custom_search_space)
         space = space.as_recorded(recorded_distributions(study_on_paper(options)))
         log.info("Checking the space: a job is composed with each of its options")
-        options = check_options(options, space, config, hydra_context.config_loader)
+        composing = JobComposer(space, config, hydra_context.config_loader)
+        options = check_options(options, composing)
         sweep = Sweep(JobFactory(options, space, hydra_context, task_function, config), stop)
-        examples = list(JobComposer(space, config, hydra_context.config_loader).examples())
+        examples = list(composing.examples())
         sweep.jobs.check(examples)
         sweep.opener.check([*sweep.opener.first(), *examples, {}][0])
         if options.dry_run:

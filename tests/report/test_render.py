@@ -192,6 +192,12 @@ def test_paused_trials_were_tried_and_the_page_says_what_promotes_them(lab: Lab)
     assert "Of 9 trials, 1 have ended, and 1 is under way." in page
     assert re.search(r"promoted by</dt><dd>val/kid[^;]*; one of 3 goes on from each of the rungs 1, 3 to 9<", page)
     assert "1 finished, 0 pruned, 1 paused, 0 failed" in page
+    folder = lab.sweeps / "halving"
+    short = (
+        Report(collect(folder, lab.outputs / "halving", lab.ready, plotly=False), folder).write_markdown().read_text()
+    )
+    assert "(1 finished, 0 pruned, 1 paused, 0 failed) over" in short
+    assert "- promoted by: val/kid" in short
     study.set_user_attr(meta.OUT_OF_TIME, 2)
     assert "2 trials until its time was over, of 9 at most; 1.5 min" in written(lab, "halving")
     study.set_user_attr(meta.PROMOTION, {"eta": "<b>", "rungs": 5})  # a stranger's

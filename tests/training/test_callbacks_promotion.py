@@ -13,7 +13,9 @@ from tests import memory
 from catsweep import runs
 from catsweep.errors import ConfigError
 from catsweep.runs import LAST_CHECKPOINT, SCORES
+from catsweep.tracking import loggers
 from catsweep.training import fit
+from steady.reporting import TrialReporter
 from steady.storage import open_storage
 from steady.study import meta
 
@@ -89,6 +91,24 @@ def test_a_rung_before_any_training_is_refused(compose: Compose, tmp_path: Path)
     begin(tmp_path, rungs=[0, 9])
     with pytest.raises(ConfigError, match=r"each is more than 0, such as \[1, 3, 9\].*got \[0, 9\]"):
         fit.run(configure(compose, tmp_path, 0), tmp_path / "0")
+
+
+@pytest.mark.parametrize(("taken", "outcome"), [(False, "paused"), (True, "interrupted")])
+def test_loggers_are_told_of_a_pause_only_if_the_trial_is_still_this_attempts(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool, outcome: str
+) -> None:
+    study, told, mark = begin(tmp_path), list[str](), TrialReporter._mark
+
+    def marked(reporter: TrialReporter, rung: int | None) -> None:
+        mark(reporter, rung)
+        if taken:
+            study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.ATTEMPT, 1)
+
+    monkeypatch.setattr(TrialReporter, "_mark", marked)
+    monkeypatch.setattr(loggers, "finish", lambda own, outcome: told.append(outcome))
+    with pytest.raises(optuna.TrialPruned):  # which nobody waits for, if it was taken
+        fit.run(configure(compose, tmp_path, 0, *BUDGETS["epochs"]), tmp_path / "0")
+    assert told == [outcome]
 
 
 def test_rungs_that_come_after_the_same_epoch_are_refused(compose: Compose, tmp_path: Path) -> None:

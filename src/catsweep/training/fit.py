@@ -126,7 +126,7 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         outcome = "pruned" if isinstance(ended, optuna.TrialPruned) else "interrupted"
         if reporter and reporter.paused is not None:
             with suppress(Exception):  # a study that cannot be asked: the end is told all the same
-                outcome = "paused" if reporter.is_current() else outcome
+                outcome = "paused" if reporter.is_current() else "interrupted"
         raise
     finally:
         loggers.finish(log_to, outcome)

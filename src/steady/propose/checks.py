@@ -57,7 +57,7 @@ def recorded_distributions(study: optuna.Study) -> dict[str, BaseDistribution]:
     return found
 
 
-def check_options(options: SweepOptions, space: Space, config: DictConfig, loader: ConfigLoader) -> SweepOptions:
+def check_options(options: SweepOptions, composing: "JobComposer") -> SweepOptions:
     """Check the options of a sweep; returns them with `enqueue` as the study records configurations.
 
     Raises:
@@ -71,17 +71,17 @@ def check_options(options: SweepOptions, space: Space, config: DictConfig, loade
         >>> with initialize(config_path=None):
         ...     config = compose(overrides=["hydra/sweeper=steady", "+x=0"], return_hydra_config=True)
         ...     options = read(config.hydra.sweeper, "app", "out")
-        ...     check_options(options, Space.parse({"y": "1, 2"}, []), config, GlobalHydra.instance().config_loader())
+        ...     loader = GlobalHydra.instance().config_loader()
+        ...     check_options(options, JobComposer(Space.parse({"y": "1, 2"}, []), config, loader))
         Traceback (most recent call last):
         steady.exceptions.ConfigError: y is searched, and no job can be composed with it: Could not override 'y'. ...
     """
-    composing = JobComposer(space, config, loader)
-    named, problems, remarks = read_all(options.enqueue, space, config, composing.variants)
+    named, problems, remarks = read_all(options.enqueue, composing.space, composing.config, composing.variants)
     if composing.possible:
         problems += composing.problems()
     elif not problems:
         problems.append("hydra.sweeper has a value nan, beside which Hydra composes no job; take it out.")
-    problems += _unavailable(options, config)
+    problems += _unavailable(options, composing.config)
     if problems:
         raise ConfigError("\n".join(problems))
     for remark in remarks:
