@@ -141,10 +141,7 @@ class Ledger:
                     return self._assign_folder(trial)
                 self._reuse(proposal.commit(), proposal.duplicate_of)
                 self.known.refresh()
-            promoted = self._promote(1)
-            if promoted is None:
-                self._end_paused()
-            return promoted
+            return self._promote(1)
 
     def may_go_on(self, has_time: Callable[[float], bool]) -> bool:
         """Tell whether a trial waits that has been at a rung, and may go on to its end in the time that is left."""
@@ -188,23 +185,21 @@ class Ledger:
     def _promote(self, least: int = 0) -> FrozenTrial | None:
         """Acquire the paused trial that is to go on first; None if there is none.
 
-        At least so many of a rung go on: in a slot that would stay idle, since no new trial can begin.
+        At `least` so many of a rung go on, if any: in a slot that would stay idle, since no new trial can begin. Once
+        nothing runs or waits for anything else, those that are still paused have ended.
         """
         if self._rungs is None or not (paused := self._paused()):
             return None
         self._rungs.update(self.known.trials)
-        for trial in self._rungs.promotable(paused, least):
+        promotable = self._rungs.promotable(paused, least)
+        for trial in promotable:
             if taken := self._resume(trial, meta.paused_at(trial)):
                 return taken
+        if least and not promotable and len(paused) == len(self.known.unfinished):
+            self._end_paused(paused)
         return None
 
-    def _end_paused(self) -> None:
-        """End the paused trials that nothing can promote any more: nothing runs, or waits for anything else."""
-        if self._rungs is None or not (paused := self._paused()) or len(paused) < len(self.known.unfinished):
-            return
-        self._rungs.update(self.known.trials)
-        if self._rungs.promotable(paused, 1):  # by another controller, which has it
-            return
+    def _end_paused(self, paused: Sequence[FrozenTrial]) -> None:
         ended = 0
         for trial in map(self.trials.read, sorted(one.number for one in paused)):
             if self._is_paused(trial):  # else it was promoted, and set back, since it was read
