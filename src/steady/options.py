@@ -151,12 +151,17 @@ class SweepOptions:
     dry_run: bool
     given: Mapping[str, Any]  # all keys as given, plain values
 
-    def confirmation_seconds(self, run: float, share: float = 1.0) -> float:
-        """Estimate the seconds from the last trial's start to the confirmation's end (0 without), `run` for each.
+    def reserved_seconds(self, run: float, share: float = 1.0) -> float:
+        """Estimate how long before the end of `timeout` the last trial has to start, if trials take `run` seconds.
 
-        `share`: of the last trial, that is still to be done.
+        A confirmation has to fit behind it. Under promotion it has to fit itself: a slot that begins another would only
+        pause it, and lets the best go on instead. Else it may begin as long as there is time, and this is 0.
+
+        `share`: of the trial, that is still to be done.
         """
-        return 0.0 if self.confirm is None else run * (share + math.ceil(self.confirm.runs / self.slots))
+        if self.confirm is None and self.promotion is None:
+            return 0.0
+        return run * (share + math.ceil((self.confirm.runs if self.confirm else 0) / self.slots))
 
     @property
     def score_reader(self) -> Any:
@@ -346,14 +351,18 @@ def _is_bound(value: Any) -> bool:
 
 
 def _check_time(options: SweepOptions) -> None:
-    """Refuse a bound that the confirmation alone would use up, so that no trial could begin."""
+    """Refuse a bound that has no time for a trial, and the confirmation behind it."""
     timeout, minutes, confirm = options.timeout, options.trial_minutes, options.confirm
-    if timeout is None or minutes is None or confirm is None:
+    if timeout is None or minutes is None:
         return
-    needed = options.confirmation_seconds(60 * minutes)
+    needed = options.reserved_seconds(60 * minutes)
     if needed and timeout <= needed:
+        taken, lower = f"a trial of {minutes:g} minutes takes", "the minutes"
+        if confirm is not None:
+            runs = f"{confirm.runs} confirmation runs as long in {options.slots} slots"
+            taken = f"a trial of {minutes:g} minutes, and after it {runs}, take"
+            lower += ", or hydra.sweeper.confirm (null: none)"
         raise ConfigError(
-            f"hydra.sweeper.timeout={timeout:g} leaves no time for a search: a trial of {minutes:g} minutes, and after "
-            f"it {confirm.runs} confirmation runs as long in {options.slots} slots, take "
-            f"{needed:g} seconds. Raise the timeout, or lower the minutes, or hydra.sweeper.confirm (null: none)."
+            f"hydra.sweeper.timeout={timeout:g} leaves no time for a search: {taken} {needed:g} seconds. "
+            f"Raise the timeout, or lower {lower}."
         )

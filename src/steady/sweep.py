@@ -247,9 +247,7 @@ class Sweep:
 
     def _reserved(self, view: TrialView, typical: TypicalSeconds, share: float) -> float:
         """Seconds of the timeout for that share of a trial and the confirmation."""
-        if self.options.confirm is None or self.options.timeout is None:
-            return 0.0
-        return self.options.confirmation_seconds(typical.of(view.trials), share)
+        return 0.0 if self.options.timeout is None else self.options.reserved_seconds(typical.of(view.trials), share)
 
     def limits(self, n_trials: int) -> Limits:
         """Get the bounds of so many trials: `timeout` counts from the start of the command."""

@@ -599,3 +599,12 @@ def test_another_promotion_in_a_study_that_exists_is_said(sweep: Sweep) -> None:
     assert "is another than before" not in first.stdout + first.stderr
     other = sweep("hydra.sweeper.n_trials=2", *PROMOTION[::2], "hydra.sweeper.promotion={eta: 4, rungs: [1, 2, 4]}")
     assert "hydra.sweeper.promotion is another than before ({'eta': " in other.stdout + other.stderr
+
+
+def test_under_promotion_no_trial_begins_that_has_no_time_to_end(sweep: Sweep, tmp_path: Path) -> None:
+    line = ("hydra.sweeper.n_trials=2", "hydra.sweeper.timeout=60.001", "hydra.sweeper.trial_minutes=1")
+    late = sweep(*line, *PROMOTION)
+    assert "the time was over before one did" in late.stderr
+    assert load(tmp_path).trials == []
+    assert sweep(*line).returncode == 0
+    whole(tmp_path, 2)

@@ -16,9 +16,9 @@ PREPARE, PER_PHOTO = 15.0, 0.15  # the second on one core
 START, START_UNCHECKED = 60.0, 30.0  # from the sweep's command to its first trial, with and without the preflight
 AROUND = 25.0  # a trial's own start and final scores, beside those of the other slots
 ALONE = 10.0  # the same of a training that runs alone
-JUDGED = 25.0  # one run by the judge
+JUDGED = 35.0  # one run by the judge: 20 where others measured it, 47 on a slower machine
 RUNS_JUDGED = 8  # of a sweep: the Pareto set, the best three and the confirmed, some of which are the same
-FINISH, FINISH_SHORT = 65.0, 30.0  # choosing, exporting and reporting, with 8 and with 2 draws for the intervals
+FINISH, FINISH_SHORT = 75.0, 40.0  # choosing, exporting and reporting, with 8 and with 2 draws for the intervals
 SHORT = 15 * 60.0  # budgets below have no preflight and no confirmation, and 2 draws
 JUDGED_FROM = 45 * 60.0  # budgets below have no judge in the sweep, only of what is exported
 

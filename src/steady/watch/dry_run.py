@@ -55,8 +55,9 @@ def cost(study: optuna.Study, options: SweepOptions) -> str:
     said = f"{left} trials to go at {minutes:.3g} minutes each ({source}): about {hours:.2g} h, {plan}"
     if (timeout := options.timeout) is None:
         return said
-    kept = options.confirmation_seconds(60 * minutes)
-    more = f", {kept / 60:.3g} minutes of it for the last of them and the confirmation" if kept else ""
+    kept = options.reserved_seconds(60 * minutes)
+    more = f", {kept / 60:.3g} minutes of it for the last of them" if kept else ""
+    more += " and the confirmation" if kept and options.confirm else ""
     return f"{said} It is bound to {timeout / 60:.3g} minutes in all (hydra.sweeper.timeout){more}."
 
 
