@@ -23,7 +23,7 @@ KEPT = re.compile(
 
 
 def settle() -> None:
-    """Leave nothing to the machine: variables, home, locale, umask and what is done at SIGINT."""
+    """Leave nothing to the machine: variables, home, locale, umask and what is done at SIGINT and SIGHUP."""
     worker = "PYTEST_XDIST_WORKER" in os.environ  # its variables are those of the process that has started it
     home = os.environ.get("HOME", "") if worker else tempfile.mkdtemp(prefix="catsweep-home-")
     if not worker:
@@ -45,6 +45,8 @@ def settle() -> None:
     os.umask(0o022)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; tests interrupt what they start
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under `nohup`; tests hang up what they start
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 settle()

@@ -159,7 +159,7 @@ def test_it_tells_at_the_start_how_the_time_will_be_spent(
     said = capsys.readouterr().out
     told = said[: said.index("search and confirm,")]
     assert "how 1h00 will be spent" in told
-    for part in ("search", "confirm", "train the best on", "export and report", "about 10 trials of 4 minutes"):
+    for part in ("search", "confirm", "train the best on", "export and report", "about 10 trials of 4.1 minutes"):
         assert part in told
 
 
