@@ -226,7 +226,7 @@ class Sweep:
             proposals=self._proposer(study),
             leases=leases,
             folders=folders,
-            limits=replace(limits, reserved=lambda share: self._reserved(view, typical, share)),
+            limits=replace(limits, reserved=lambda share: self._reserved(view, typical, share, limits.n_trials)),
             event=progress.event,
             attach=Artifacts(study, self.options.record, self.options.artifacts).attach,
             stop=self.stop,
@@ -245,9 +245,12 @@ class Sweep:
             leftovers=Leftovers(self.jobs.jobs_folder),
         )
 
-    def _reserved(self, view: TrialView, typical: TypicalSeconds, share: float) -> float:
+    def _reserved(self, view: TrialView, typical: TypicalSeconds, share: float, n_trials: int) -> float:
         """Seconds of the timeout for that share of a trial and the confirmation."""
-        return 0.0 if self.options.timeout is None else self.options.reserved_seconds(typical.of(view.trials), share)
+        no_other = self.options.confirm is None and len(view.trials) >= n_trials  # comes after those that have begun
+        if self.options.timeout is None or no_other:
+            return 0.0
+        return self.options.reserved_seconds(typical.of(view.trials), share)
 
     def limits(self, n_trials: int) -> Limits:
         """Get the bounds of so many trials: `timeout` counts from the start of the command."""
@@ -317,7 +320,7 @@ class Sweep:
             )
         if timeout is not None and not any(trial.state.is_finished() for trial in trials):
             raise StudyError(
-                "No trial finished: the time was over before one did "
+                "No trial finished: the time was over before one did, or too short for a whole one "
                 f"(hydra.sweeper.timeout={timeout:g} seconds from the start of the command). "
                 "Raise it; what is prepared by now takes no time again."
             )

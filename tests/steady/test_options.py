@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -20,6 +21,7 @@ from steady.exceptions import ConfigError
 from steady.options import Promotion, TrialTimeout
 from steady.propose.sampling import Samplers
 from steady.propose.space import Space
+from steady.sweep import Sweep
 
 
 def read(**changes: Any) -> options.SweepOptions:
@@ -213,6 +215,9 @@ def test_under_promotion_a_timeout_has_time_for_a_whole_trial() -> None:
     assert read(**keys, timeout=601).reserved_seconds(600, 0.5) == 300
     with pytest.raises(ConfigError, match=r"a trial of 10 minutes takes 600 seconds.*or lower the minutes\.$"):
         read(**keys, timeout=600)
+    sweep = Mock(options=read(**keys, timeout=601))
+    reserved = [Sweep._reserved(sweep, Mock(trials=[Mock()] * n), Mock(of=lambda trials: 600.0), 1, 3) for n in (2, 3)]
+    assert reserved == [600, 0]  # when all have begun, none of them is kept from its end
 
 
 @pytest.mark.parametrize("given", ["cats", ["cats"], ["dogs", "dogs"], ["dogs", "cats"]])

@@ -145,8 +145,8 @@ class SteadySweeperConf:
     promotion: Any = None
 
     # Bounds and failures.
-    # Seconds after which this start begins no further trial. With `confirm`, all of it in all: the search ends early
-    # enough for the confirmation.
+    # Seconds after which this start begins no further trial; with `promotion`, in which one that begins can end. With
+    # `confirm`, all of it in all: the search ends early enough for the confirmation.
     timeout: float | None = None
     retries: int = 1  # of a trial whose process was lost
     # Seconds after which a trial is ended: a number, in all; or {progress: 600, total: 7200}, without a sign of
@@ -194,7 +194,8 @@ class SteadySweeperConf:
     confirm: Any = None  # {top: 3, seeds: 3}: train the best again under other seeds
 
     dry_run: bool = False  # print the space, first proposals and the cost; run nothing
-    trial_minutes: Any = None  # that a trial trains: for dry_run before any has finished, and trial_timeout=auto
+    # Minutes that a trial trains: for dry_run and timeout before any has finished, and trial_timeout=auto.
+    trial_minutes: Any = None
     objective: Any = None  # names of the objectives; null: value, or value 0, value 1, …
     record: str | None = None  # folder of study.db and leaderboard.csv; null: sweeps/<study_name>
 
