@@ -151,17 +151,17 @@ class SweepOptions:
     dry_run: bool
     given: Mapping[str, Any]  # all keys as given, plain values
 
-    def reserved_seconds(self, run: float, share: float = 1.0) -> float:
+    def reserved_seconds(self, run: float, share: float = 1.0, all_begun: bool = False) -> float:
         """Estimate how long before the end of `timeout` the last trial has to start, if trials take `run` seconds.
 
         A confirmation has to fit behind it. Under promotion it has to fit itself: a slot that begins another would only
         pause it, and lets the best go on instead. Else it may begin as long as there is time, and this is 0.
 
-        `share`: of the trial, that is still to be done.
+        `share`: of the trial, that is still to be done. `all_begun`: no new one will come, so none has to make way.
         """
-        if self.confirm is None and self.promotion is None:
-            return 0.0
-        return run * (share + math.ceil((self.confirm.runs if self.confirm else 0) / self.slots))
+        if self.confirm is not None:
+            return run * (share + math.ceil(self.confirm.runs / self.slots))
+        return 0.0 if self.promotion is None or all_begun else run * share
 
     @property
     def score_reader(self) -> Any:

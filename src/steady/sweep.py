@@ -226,7 +226,10 @@ class Sweep:
             proposals=self._proposer(study),
             leases=leases,
             folders=folders,
-            limits=replace(limits, reserved=lambda share: self._reserved(view, typical, share, limits.n_trials)),
+            limits=replace(
+                limits,
+                reserved=lambda share: self.options.reserved_seconds(typical.of(view.trials), share, ledger.all_begun),
+            ),
             event=progress.event,
             attach=Artifacts(study, self.options.record, self.options.artifacts).attach,
             stop=self.stop,
@@ -244,13 +247,6 @@ class Sweep:
             draw_ahead=self.options.draw_ahead,
             leftovers=Leftovers(self.jobs.jobs_folder),
         )
-
-    def _reserved(self, view: TrialView, typical: TypicalSeconds, share: float, n_trials: int) -> float:
-        """Seconds of the timeout for that share of a trial and the confirmation."""
-        no_other = self.options.confirm is None and len(view.trials) >= n_trials  # comes after those that have begun
-        if self.options.timeout is None or no_other:
-            return 0.0
-        return self.options.reserved_seconds(typical.of(view.trials), share)
 
     def limits(self, n_trials: int) -> Limits:
         """Get the bounds of so many trials: `timeout` counts from the start of the command."""

@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -21,7 +20,6 @@ from steady.exceptions import ConfigError
 from steady.options import Promotion, TrialTimeout
 from steady.propose.sampling import Samplers
 from steady.propose.space import Space
-from steady.sweep import Sweep
 
 
 def read(**changes: Any) -> options.SweepOptions:
@@ -215,9 +213,9 @@ def test_under_promotion_a_timeout_has_time_for_a_whole_trial() -> None:
     assert read(**keys, timeout=601).reserved_seconds(600, 0.5) == 300
     with pytest.raises(ConfigError, match=r"a trial of 10 minutes takes 600 seconds.*or lower the minutes\.$"):
         read(**keys, timeout=600)
-    sweep = Mock(options=read(**keys, timeout=601))
-    reserved = [Sweep._reserved(sweep, Mock(trials=[Mock()] * n), Mock(of=lambda trials: 600.0), 1, 3) for n in (2, 3)]
-    assert reserved == [600, 0]  # when all have begun, none of them is kept from its end
+    assert read(**keys).reserved_seconds(600, all_begun=True) == 0  # none of them is kept from its end
+    confirmed = read(**keys, n_jobs=1, confirm={"top": 1, "seeds": 2})
+    assert confirmed.reserved_seconds(600, all_begun=True) == 1800
 
 
 @pytest.mark.parametrize("given", ["cats", ["cats"], ["dogs", "dogs"], ["dogs", "cats"]])

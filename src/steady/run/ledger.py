@@ -105,8 +105,12 @@ class Ledger:
     def done(self) -> bool:
         """Whether every trial of the study has ended, also elsewhere, and no other will come."""
         self.known.refresh()
-        there = self.exhausted or len(self.known.trials) >= self.limits.n_trials
-        return there and not self.known.unfinished
+        return self.all_begun and not self.known.unfinished
+
+    @property
+    def all_begun(self) -> bool:
+        """Whether no new trial will come, as far as is known."""
+        return self.exhausted or len(self.known.trials) >= self.limits.n_trials
 
     def owns(self, number: int) -> bool:
         """Tell whether a trial that we acquired is still ours: another controller may have taken us for dead."""
@@ -127,7 +131,7 @@ class Ledger:
                     return taken
             if promoted := self._promote():
                 return promoted
-            while len(self.known.trials) < self.limits.n_trials and not self.exhausted:
+            while not self.all_begun:
                 try:
                     proposal = self.proposals.propose(self.known.trials)
                 except SpaceExhausted as told:
