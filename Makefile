@@ -77,7 +77,7 @@ bench: setup ## measure the parts that must be fast; prints tables
 gpu-check: setup ## try everything on a GPU, in at most 8 minutes; prints a table (ARGS="--minutes 1")
 	$(RUN) tests/gpu/check.py $(ARGS)
 
-best-model: setup ## pick the winner of the latest study (STUDY=NAME SELECT=fid|ssim|knee|NUMBER)
+best-model: setup ## pick the winner of the latest study (STUDY=NAME SELECT=fid|ssim|knee|judge|NUMBER)
 	$(RUN) src/best_model.py select=$(SELECT) $(if $(STUDY),study=$(STUDY))
 
 # Goals run left to right; under `make -j` this order keeps what reads after what writes.

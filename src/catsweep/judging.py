@@ -6,18 +6,17 @@ no part of a study's contract. The judgement is `judge.json` in the folder of th
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep.errors import CatsweepError, ExportError, MetricError
+from catsweep.errors import CatsweepError, MetricError
 from catsweep.instantiation import instantiate, trusting
-from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, StudyScores, rank_agreement, read_judged, run_scores
+from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, rank_agreement, read_judged
 from catsweep.runs import RunDir, load_run
-from catsweep.selection import FinishedTrials, find_run
 from steady import safe_paths
 from steady.printing import say
 from steady.study import select
@@ -139,25 +138,6 @@ def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
         if one.role == "finished":
             runs[f"trial {one.confirms} under seed {one.seed}"] = one.run
     return {name: run for name, run in runs.items() if run is not None}
-
-
-def read_study_scores(trials: FinishedTrials, runs: Path, also: Iterable[int] = ()) -> StudyScores:
-    """Read the scores in the run folders of a study; `also` are trials that are shown beside the Pareto set."""
-    shown = {candidate.number for candidate in trials.front} | set(also)
-    own = {}
-    for candidate in trials.finished:
-        folder = trials.folders.get(candidate.number)
-        # Of thousands of trials, a few were judged: the others are not looked for.
-        if candidate.number in shown or (runs / (folder or str(candidate.number))).is_dir():
-            try:
-                own[candidate.number] = run_scores(find_run(runs, candidate, trials.objectives, folder), runs)
-            except ExportError:
-                continue
-    again = {
-        trial: {seed: run_scores(runs / name, runs) for seed, name in seeds.items()}
-        for trial, seeds in trials.again.items()
-    }
-    return StudyScores.of(own, again)
 
 
 def line(judged: Judged) -> str:

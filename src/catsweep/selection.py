@@ -8,7 +8,7 @@ stock sweeper counts its jobs from 0 again when it resumes, so that folder 3 may
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from catsweep.errors import DataError, ExportError, StudyError
+from catsweep.metrics.judge import StudyScores, run_scores
 from catsweep.runs import CONFIG, RunDir
 from steady import grammar, printing
 from steady.confirm import confirmation
@@ -27,7 +28,7 @@ from steady.study.results import state
 from steady.study.select import Objective, ScoredTrial, TrialChoice, candidates, choose, equal_values, pareto_set
 from steady.study.untrusted import SWEPT, is_plain
 
-KEY = "hydra.sweeper.confirm"
+KEY, JUDGE = "hydra.sweeper.confirm", "judge"
 TOP, SEEDS = 3, 3  # trials and seeds of a confirmation that is advised
 
 
@@ -157,16 +158,17 @@ class Decision:
 def decide(select: str | int | None, trials: FinishedTrials, folder: Path, runs: Path) -> Decision:
     """Choose the best trial of a study: the confirmed winner if the rule asks for the best by the first objective.
 
-    `select` is a rule, see `steady.study.select.choose`; None for the first objective. `folder` is the study's, perhaps
-    with a `confirmation.json`; the run folders in `runs` know the command of the sweep.
+    `select` is a rule, see `steady.study.select.choose`, or `judge`; None for the first objective. `folder` is the
+    study's, perhaps with a `confirmation.json`; the run folders in `runs` know the command of the sweep.
 
     Raises:
-        ExportError: no finished trial has the number that is asked for.
+        ExportError: no finished trial has the number that is asked for, or none was judged.
         ConfigError: `select` means nothing for this study.
     """
     rule = trials.objectives[0].name if select is None else select
     try:
-        choice = choose(rule, trials.front, trials.finished, trials.objectives)
+        is_judge = str(rule).strip() == JUDGE
+        choice = by_judge(trials, runs) if is_judge else choose(rule, trials.front, trials.finished, trials.objectives)
     except StudyError as error:
         raise ExportError(str(error)) from error
     reason = ""
@@ -189,6 +191,41 @@ def decide(select: str | int | None, trials: FinishedTrials, folder: Path, runs:
         run = runs  # where no command is kept either
     line = confirming_line(run, chosen.number, trials.ranked)
     return Decision(choice, Seeds(chosen.number, confirmed, followed, line), reason)
+
+
+def read_study_scores(trials: FinishedTrials, runs: Path, also: Iterable[int] = ()) -> StudyScores:
+    """Read the scores in the run folders of a study; `also` are trials that are shown beside the Pareto set."""
+    shown = {candidate.number for candidate in trials.front} | set(also)
+    own = {}
+    for candidate in trials.finished:
+        folder = trials.folders.get(candidate.number)
+        # Of thousands of trials, a few were judged: the others are not looked for.
+        if candidate.number in shown or (runs / (folder or str(candidate.number))).is_dir():
+            try:
+                own[candidate.number] = run_scores(find_run(runs, candidate, trials.objectives, folder), runs)
+            except ExportError:
+                continue
+    again = {
+        trial: {seed: run_scores(runs / name, runs) for seed, name in seeds.items()}
+        for trial, seeds in trials.again.items()
+    }
+    return StudyScores.of(own, again)
+
+
+def by_judge(trials: FinishedTrials, runs: Path) -> TrialChoice:
+    """Choose the feasible trial that another network likes best, of those that it has judged; of equals the first.
+
+    The judge then is no independent witness any more of what it has chosen. An ExportError if it has judged none.
+    """
+    feasible = {trial.number: trial for trial in trials.finished if not trial.violated}
+    judged = [number for number in read_study_scores(trials, runs).by_judge() if number in feasible]
+    if not judged:
+        raise ExportError(
+            f"select={JUDGE}: no finished trial of {trials.study} was judged. `make judge` fetches the network; the "
+            "line of the sweep, given again, then judges its best."
+        )
+    of = f" of the {len(judged)} that were judged" if len(judged) > 1 else ", the only one that was judged"
+    return TrialChoice(feasible[judged[0]], f"the one that the judge likes best{of}")
 
 
 @dataclass(frozen=True)

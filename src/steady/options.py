@@ -214,9 +214,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
         "confirm": _confirm(keys["confirm"]),
     }
     same_name = SweepOptions.__dataclass_fields__.keys() & keys.keys()
-    options = SweepOptions(**{**{key: keys[key] for key in same_name}, **resolved}, given=keys)
-    _check_time(options)
-    return options
+    return SweepOptions(**{**{key: keys[key] for key in same_name}, **resolved}, given=keys)
 
 
 def naming(config: DictConfig) -> str:
@@ -350,8 +348,8 @@ def _is_bound(value: Any) -> bool:
     return value is None or (type(value) in (int, float) and 0 < value < math.inf)
 
 
-def _check_time(options: SweepOptions) -> None:
-    """Refuse a bound that has no time for a trial, and the confirmation behind it."""
+def check_time(options: SweepOptions) -> None:
+    """Refuse a bound that has no time for a whole trial, and the confirmation behind it (ConfigError)."""
     timeout, minutes, confirm = options.timeout, options.trial_minutes, options.confirm
     if timeout is None or minutes is None:
         return

@@ -62,13 +62,23 @@ def _found() -> list[str]:
     return _query("index")
 
 
-def _query(key: str) -> list[str]:
-    """Ask NVIDIA's tool for something of each GPU; nothing where there is none."""
+def _query(key: str, ids: Sequence[str] = ()) -> list[str]:
+    """Ask NVIDIA's tool for something of each GPU, or of some; nothing where there is none."""
     if (tool := shutil.which("nvidia-smi")) is None:
         return []
-    command = [tool, f"--query-gpu={key}", "--format=csv,noheader"]
+    command = [tool, f"--query-gpu={key}", "--format=csv,noheader", *([f"--id={','.join(ids)}"] if ids else [])]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
     return [line.strip() for line in listed.stdout.splitlines()] if listed.returncode == 0 else []
+
+
+def free_gpu_memory() -> list[float]:
+    """List the free memory of the GPUs that may be used, in GiB; empty if the driver does not say.
+
+    >>> all(memory >= 0 for memory in free_gpu_memory())
+    True
+    """
+    words = (line.partition(" ")[0] for line in _query("memory.free", visible_gpus("auto")))  # 143771 MiB
+    return [float(word) / 1024 for word in words if word.isdigit()]
 
 
 def _memory_can_be_shared() -> bool:

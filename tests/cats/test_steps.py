@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from tests.fake_sweeps import judged_as
 
 from catsweep.cats import steps
+from catsweep.cats.hardware import Hardware
 from catsweep.cats.plan import Plan
 from catsweep.data.ready import open_or_build
 from catsweep.data.sources import DemoCats
@@ -146,7 +147,7 @@ def test_a_trial_that_is_exported_as_it_was_is_told_to_the_report() -> None:
 def test_a_training_and_an_export_have_the_threads_of_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(resources, "cores", lambda: 8)
-    monkeypatch.setattr(resources, "slots", lambda *_: 4)
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(4))
     steps.run(config())
     assert json.loads(Path("threads").read_text()) == {"train": "2", "export": "2"}
 
@@ -154,7 +155,7 @@ def test_a_training_and_an_export_have_the_threads_of_a_trial(monkeypatch: pytes
 def test_it_tells_at_the_start_how_the_time_will_be_spent(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "slots", lambda *asked: 2)
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(2))
     steps.run(config("budget=60"))
     said = capsys.readouterr().out
     told = said[: said.index("search and confirm,")]
@@ -228,6 +229,21 @@ def test_a_step_that_says_it_is_done_and_is_not_is_noticed(step: str) -> None:
     behave()
     steps.run(config())
     assert called()[-1] == "report"
+
+
+def test_a_study_goes_on_with_the_hardware_that_it_has_begun_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(8, ["trainer=gpu", "hydra.sweeper.n_jobs=8"]))
+    behave(search={"exit": 1})
+    words = 'train=["hydra.sweeper.n_jobs=1"]'
+    with pytest.raises(TrainingError):
+        steps.run(config(words))
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(2))
+    behave()
+    steps.run(config(words))
+    search = words_of("search")
+    places = [search.index(word) for word in ("trainer=gpu", "hydra.sweeper.n_jobs=8", "hydra.sweeper.n_jobs=1")]
+    assert places == sorted(places)  # what is given comes last, and so counts
+    assert state()["plan"]["slots"] == 8
 
 
 def test_a_search_whose_time_was_over_before_a_trial_began_is_given_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +336,7 @@ def test_another_line_under_the_same_name_is_refused() -> None:
 @pytest.mark.parametrize(
     "damage",
     ["", "[]", "{}", '{"asked": 3}', "[" * 100_000, '{"asked": {}, "plan": {"rm": 1}, "spent": {}}',
-     '{"asked": {}, "plan": null, "spent": {"search": "x"}, "starts": {}, "done": {}}'],
+     '{"asked": {}, "plan": null, "hardware": [], "spent": {"search": "x"}, "starts": {}, "done": {}}'],
 )  # fmt: skip
 def test_a_damaged_record_is_refused(damage: str) -> None:
     file = Path("outputs/cats/mine/cats.json")

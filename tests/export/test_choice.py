@@ -48,6 +48,24 @@ def test_what_the_judge_said_goes_with_the_model(sweep, cfg) -> None:
     assert (choice.run(cfg) / "judge.json").read_bytes() == said
 
 
+def test_the_judge_may_choose_among_what_it_has_judged(sweep, cfg, capsys) -> None:
+    sweep.with_runs("s", FRONT)
+    cfg.select = "judge"
+    with pytest.raises(ExportError, match=r"no finished trial of s was judged. `make judge` fetches"):
+        choice.run(cfg)
+    judged_as(sweep.outputs / "s" / "1", 95.0)
+    judged_as(sweep.outputs / "s" / "3", 90.0)
+    judged_as(sweep.outputs / "s" / "0", 10.0, recorded={"val/fid": 1.0})  # of other scores, so of another model
+    found = json.loads((choice.run(cfg) / "choice.json").read_text())
+    assert (found["trial"], found["selected_by"]) == (3, "the one that the judge likes best of the 2 that were judged")
+    (sweep.outputs / "s" / "3" / "judge.json").unlink()
+    found = json.loads((choice.run(cfg) / "choice.json").read_text())
+    assert (found["trial"], found["selected_by"]) == (
+        1,
+        "the one that the judge likes best, the only one that was judged",
+    )
+
+
 def test_what_was_said_of_other_scores_stays_behind_and_that_is_told(sweep, cfg, capsys) -> None:
     sweep.with_runs("s", FRONT)
     judged_as(sweep.outputs / "s" / "1", 95.0, recorded={"val/fid": 1.0})

@@ -6,7 +6,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from tests.fake_sweeps import judged_as
 
-from catsweep import judging
+from catsweep import selection
 from catsweep.metrics.judge import Judged, RunScores, StudyScores
 from catsweep.metrics.scores import MetricCard
 from catsweep.selection import read_trials
@@ -35,7 +35,10 @@ def of(own: Mapping[int, RunScores], again: Mapping[int, Mapping[int, RunScores]
         ),
         ({3: seen(40, 95.25)}, "The judge (dinov2) says judge/fid 95.25, and has seen no other trial."),
         ({3: seen(40, 95.25, 42.5)}, "judge/fid 95.25 (real photos get 42.5), and has seen no other trial."),
-        ({3: seen(40, 95), 7: seen(41, 99)}, "The judge (dinov2) agrees: judge/fid 95, the lowest of 2 judged trials."),
+        (
+            {3: seen(40, 95), 7: seen(41, 99)},
+            "The judge (dinov2) likes it best: judge/fid 95, the lowest of 2 judged trials.",
+        ),
         ({3: seen(40, 99), 7: seen(41, 95)}, "The judge (dinov2) prefers trial 7: judge/fid 95 against 99."),
         (
             {7: seen(41, 95)},
@@ -88,7 +91,7 @@ def test_it_is_read_from_the_folders_of_the_trials_and_of_the_runs_that_confirm(
     judged_as(sweep.outputs / "s/1", 95.0)
     judged_as(sweep.outputs / "s/2", 99.0)  # dominated, and judged all the same
     runs = sweep.outputs / "s"
-    found = judging.read_study_scores(read_trials(sweep.sweeps / "s", runs), runs)
+    found = selection.read_study_scores(read_trials(sweep.sweeps / "s", runs), runs)
     assert {trial: one.values.get("judge/fid") for trial, one in found.own.items()} == {0: None, 1: 95.0, 2: 99.0}
     assert {t: {s: one.values["judge/fid"] for s, one in runs.items()} for t, runs in found.again.items()} == {
         1: {1: 90.0, 2: 91.0}

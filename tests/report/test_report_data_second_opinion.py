@@ -89,7 +89,9 @@ def test_both_reports_tell_it(judged: Lab) -> None:
     told, folder = story(judged), judged.sweeps / "s"
     page = html.unescape(re.sub(r"<[^>]*>", "", Report(told, folder).html()))
     text = Report(told, folder).write_markdown().read_text()
-    wanted = "The judge (dinov2) agrees: judge/fid (dinov2) 201.5 ± 0.71 over 2 seeds, the lowest of 2 judged trials"
+    wanted = (
+        "The judge (dinov2) likes it best: judge/fid (dinov2) 201.5 ± 0.71 over 2 seeds, the lowest of 2 judged trials"
+    )
     for words in (wanted, "Over 7 judged runs", "Kendall's tau"):
         assert words in page
         assert words in text

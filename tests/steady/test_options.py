@@ -17,7 +17,7 @@ from tests.steady.conftest import APP
 from hydra_plugins.steady_sweeper.config import DefaultSamplerConf, SteadySweeperConf
 from steady import options, resources
 from steady.exceptions import ConfigError
-from steady.options import Promotion, TrialTimeout
+from steady.options import Promotion, TrialTimeout, check_time
 from steady.propose.sampling import Samplers
 from steady.propose.space import Space
 
@@ -203,16 +203,16 @@ def test_a_timeout_that_the_confirmation_would_use_up_is_refused() -> None:
     keys = {"n_jobs": 2, "trial_minutes": 10, "confirm": {"top": 1, "seeds": 3}}
     assert read(**keys, timeout=1801).reserved_seconds(600) == 1800  # the last trials', and two rounds
     with pytest.raises(ConfigError, match=r"leaves no time for a search.* 3 confirmation runs .* take 1800 seconds"):
-        read(**keys, timeout=1800)
-    read(**{**keys, "confirm": None}, timeout=10)
-    read(**{**keys, "trial_minutes": None}, timeout=10)
+        check_time(read(**keys, timeout=1800))
+    check_time(read(**{**keys, "confirm": None}, timeout=10))
+    check_time(read(**{**keys, "trial_minutes": None}, timeout=10))
 
 
 def test_under_promotion_a_timeout_has_time_for_a_whole_trial() -> None:
     keys = {"trial_minutes": 10, "promotion": {"eta": 3, "rungs": [1, 3]}, "prune_metric": "loss"}
     assert read(**keys, timeout=601).reserved_seconds(600, 0.5) == 300
     with pytest.raises(ConfigError, match=r"a trial of 10 minutes takes 600 seconds.*or lower the minutes\.$"):
-        read(**keys, timeout=600)
+        check_time(read(**keys, timeout=600))
     assert read(**keys).reserved_seconds(600, all_begun=True) == 0  # none of them is kept from its end
     confirmed = read(**keys, n_jobs=1, confirm={"top": 1, "seeds": 2})
     assert confirmed.reserved_seconds(600, all_begun=True) == 1800

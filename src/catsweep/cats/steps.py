@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Column, Table
 
 from catsweep.cats.display import Lines, Progress, display_for, tail
+from catsweep.cats.hardware import Hardware
 from catsweep.cats.plan import ALONE, JUDGED, START_UNCHECKED, Plan
 from catsweep.data.ready import ReadySet, no_photos_message
 from catsweep.data.sources import Photos
@@ -77,15 +78,15 @@ def run(cfg: DictConfig) -> None:
     if not any(str(word).startswith(("depth=", "depth.")) for word in cfg.train):  # else none is searched
         check_size(cfg.size)
     photos = count_photos(cfg.source)
-    slots, judged = resources.slots("auto", "auto", 1.0), _judge_is_there(cfg)
-    plan = Plan.of(60 * cfg.budget, slots, photos, judged)
+    hardware, judged = Hardware.of(cfg.train, cfg.size), _judge_is_there(cfg)
+    plan = Plan.of(60 * cfg.budget, hardware.slots, photos, judged)
     source = "demo_cats" if cfg.source is None else slug(str(cfg.source))
     name = checked_name(f"{source}-{cfg.budget:g}min" if cfg.name is None else cfg.name, "name")
     folder = Path(cfg.out) / name
     places.check(folder, cfg)
     with alone(folder) as lock, closing(display_for()) as display:
         state = State.read(folder / STATE, {key: cfg[key] for key in State.ASKED})
-        Run(cfg, folder, source, slots, judged, state, lock, display).go(plan)
+        Run(cfg, folder, source, hardware, judged, state, lock, display).go(plan)
 
 
 def check_size(size: int) -> None:
@@ -161,6 +162,7 @@ class State:
     starts: dict[str, int] = field(default_factory=dict)  # of each step
     done: dict[str, str] = field(default_factory=dict)  # finished steps, and what there is to say of them
     plan: dict[str, Any] | None = None  # of the search and what follows it, once the search has begun
+    hardware: list[str] = field(default_factory=list)  # the words of `Hardware` that it has begun with
 
     @classmethod
     def read(cls, file: Path, asked: dict[str, Any]) -> "State":
@@ -171,6 +173,7 @@ class State:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             state = cls(file, dict(found["asked"]), plan=found["plan"] and asdict(Plan(**found["plan"])))
+            state.hardware = [str(word) for word in found["hardware"]]
             state.spent = {step: max(0.0, float(found["spent"].get(step, 0))) for step in TITLES}
             state.starts = {step: int(found["starts"].get(step, 0)) for step in TITLES}
             state.done = {step: str(found["done"][step]) for step in TITLES if step in found["done"]}
@@ -198,7 +201,7 @@ class Run:
     cfg: DictConfig
     folder: Path
     source: str  # name of the photos in `data`
-    slots: int
+    hardware: Hardware
     judged: bool  # whether the judge's network is there
     state: State
     lock: int
@@ -280,7 +283,8 @@ class Run:
 
     def _search(self) -> str:
         if self.state.plan is None:  # again, for the preparation may have taken more or less than was thought
-            self.state.plan = asdict(Plan.of(self.left, self.slots, judge=self.judged))
+            self.state.plan = asdict(Plan.of(self.left, self.hardware.slots, judge=self.judged))
+            self.state.hardware = self.hardware.words  # a study goes on with the trainer that it has begun with
         plan, began = self.plan, time.monotonic()
         timeout = min(plan.timeout - self.state.spent.get("search", 0.0), self.left - plan.finish)
         timeout = max(timeout, plan.least_timeout + 1, START_UNCHECKED + 1)  # or what was interrupted would not go on
@@ -289,7 +293,7 @@ class Run:
             *data, f"data.size={self.cfg.size}", _word("study", self.folder.name), f"minutes={plan.minutes}",
             f"trials={10 * max(plan.trials, 10)}", f"hydra.sweeper.confirm={plan.confirm_word}",
             self.judge if plan.judged else "metrics/judge=none",
-            *([] if plan.checked else ["hydra.sweeper.preflight=null"]), *self.cfg.train,
+            *([] if plan.checked else ["hydra.sweeper.preflight=null"]), *self.state.hardware, *self.cfg.train,
         ]  # fmt: skip
         line = ("search", "train.py", "-m", "hparams_search=cats_optuna", *words)
         try:
@@ -443,7 +447,7 @@ class Run:
         line = [sys.executable, str(COMMANDS / command), *words]
         # As many threads as a trial has, although slots are free: beside other programs each operation waits until all
         # its threads have had a core, and two were ten times as slow as one (docs/decisions.md).
-        alone = resources.environment(0, self.slots, [], 1.0) if step in ("train", "export") else {}
+        alone = resources.environment(0, self.plan.slots, [], 1.0) if step in ("train", "export") else {}
         with log.open("ab") as out:
             child = subprocess.Popen(
                 line, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,

@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from catsweep import judging
 from catsweep.errors import DataError, ExportError
 from catsweep.folders import replacing_folder
 from catsweep.metrics import judge
@@ -25,7 +24,7 @@ from catsweep.metrics.judge import RunScores, StudyScores, better
 from catsweep.ownership import FolderKind
 from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
-from catsweep.selection import FinishedTrials, Seeds, decide, find_run, read_trials
+from catsweep.selection import FinishedTrials, Seeds, decide, find_run, read_study_scores, read_trials
 from catsweep.templates import with_commands
 from steady import printing
 from steady.places import check, named
@@ -49,7 +48,7 @@ def run(cfg: DictConfig) -> Path:
     """Choose the best trial, copy its run to the folder that is returned, and print why; see `conf/best_model.yaml`.
 
     Raises:
-        ExportError: there is no study, no finished trial, or no run folder to copy from.
+        ExportError: there is no study, no finished trial, no judged one to select by the judge, or no run folder.
         ConfigError: `select` means nothing for this study.
         PlaceError: `out` cannot be written.
     """
@@ -60,7 +59,7 @@ def run(cfg: DictConfig) -> Path:
     decision = decide(cfg.select, trials, folder, runs)
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
-    found = judging.read_study_scores(trials, runs, [chosen.number])
+    found = read_study_scores(trials, runs, [chosen.number])
     if (source / JUDGEMENT).exists() and judge.run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
         remark = f"{remark} {left} {judge.COMMAND}.".strip()

@@ -232,7 +232,7 @@ def _measured(one: RunScores) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True)
 class StudyScores:
-    """The scores of all runs of a study, and whether the judge, by which nothing was chosen, agrees with the choice."""
+    """The scores of all runs of a study, and whether the judge agrees with the choice."""
 
     own: Mapping[int, RunScores]  # by trial, of the run of the search
     again: Mapping[int, Mapping[int, RunScores]]  # by trial and seed, of the runs that confirm
@@ -296,7 +296,7 @@ class StudyScores:
         if len(found) == 1:
             said = f"says {best}{reals}, and has seen no other trial"
         elif chosen == preferred:
-            said = f"agrees: {best}, the lowest of {len(found)} judged trials{reals}"
+            said = f"likes it best: {best}, the lowest of {len(found)} judged trials{reals}"
         else:
             said = f"prefers trial {preferred}: {best} against {_mean(found[chosen])}{reals}"
         agreement = rank_agreement(self.judged)

@@ -75,7 +75,7 @@ def run(cfg: DictConfig) -> Path:
     """Write both reports, print where, and return the path of report.html; see `conf/report.yaml`.
 
     Raises:
-        ExportError: there is no such study, or `select` is the number of no finished trial.
+        ExportError: there is no such study, or `select` is the number of no finished trial, or none was judged.
         ConfigError: `select` means nothing for this study.
         PlaceError: the study's folder cannot be written.
         TakenError: a file of that name exists that is no report.

@@ -248,12 +248,12 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         folder: of the study.
         runs: need not exist.
         ready: need not exist.
-        select: rule of choosing the winner, see `steady.study.select.choose`; None for the first objective.
+        select: rule of choosing the winner, see `catsweep.selection.decide`; None for the first objective.
         plotly: whether to draw Optuna's own plots.
 
     Raises:
         ConfigError: `select` means nothing for this study.
-        ExportError: there is no such study, or `select` is the number of no finished trial.
+        ExportError: there is no such study, or `select` is the number of no finished trial, or none was judged.
     """
     study = open_study(folder)
     winner = pick_winner(select, folder, runs)

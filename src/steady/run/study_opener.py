@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady import resources
 from steady.exceptions import NoStorageError, StorageError, StudyError
-from steady.options import AUTO, SweepOptions, naming
+from steady.options import AUTO, SweepOptions, check_time, naming
 from steady.printing import say
 from steady.propose.warm_start import PriorReader, best
 from steady.run.job_factory import JobFactory
@@ -101,14 +101,17 @@ class StudyOpener:
         self.folder = Path(self.config.hydra.sweep.dir)  # of this start; the runs are in that of the study's first
 
     def check(self, params: Mapping[str, Any]) -> None:
-        """Check `allow_change` (ConfigError) and the folders of a new study's trials (StudyError); writes nothing.
+        """Check `allow_change` and the time (ConfigError), and the folders of a new study's trials (StudyError).
 
-        The first trial has these parameters.
+        The first trial of a new study has these parameters. Writes nothing.
         """
         occupied = self.jobs.used_folders(params)
         # Afterwards: a trial is in the study before its folder is there, so what another controller begins shows.
         study = study_on_paper(self.options)
-        if occupied and not study.get_trials(deepcopy=False):
+        trials = study.get_trials(deepcopy=False)
+        if self.options.promotion is None or all(trial.state.is_finished() for trial in trials):
+            check_time(self.options)  # else trials wait of which less may be to be done than a whole one
+        if occupied and not trials:
             raise StudyError(self._refusal(occupied))
         before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
         known = [*meta.get(study, meta.ALLOWED, ()), budget.FAILURES]

@@ -1,0 +1,83 @@
+"""What `src/cats.py` trains on, with graphics cards that are not there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from catsweep.cats import hardware
+from catsweep.cats.hardware import Hardware
+from steady import resources
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 16 cores and memory for as many, and a GPU of 80 GiB that torch can use."""
+    monkeypatch.setattr(resources, "cores", lambda: 16)
+    monkeypatch.setattr(resources, "MEMORY_PER_SLOT", 1.0)
+    has(monkeypatch, 1, 80.0)
+
+
+def has(monkeypatch: pytest.MonkeyPatch, gpus: int, memory: float, usable: bool = True) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    told = {"index": [str(index) for index in range(gpus)], "memory.free": [f"{int(1024 * memory)} MiB"] * gpus}
+    monkeypatch.setattr(resources, "_query", lambda key, ids=(): told[key])
+    monkeypatch.setattr(hardware, "_torch_has_gpus", lambda: usable)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "memory", "cores", "slots", "share"),
+    [
+        (1, 80, 16, 8, 1 / 8), (1, 80, 7, 7, 1 / 7), (1, 12, 16, 4, 1 / 4), (2, 24, 16, 16, 1 / 8), (4, 80, 4, 4, 1),
+        (1, 2, 8, 1, 1),
+    ],
+)  # fmt: skip
+def test_trials_share_a_gpu_as_far_as_its_memory_and_the_cores_go(
+    gpus: int, memory: float, cores: int, slots: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(monkeypatch, gpus, memory)
+    monkeypatch.setattr(resources, "cores", lambda: cores)
+    found = Hardware.of(["seed=1"])
+    assert (found.slots, found.words[0]) == (slots, "trainer=gpu")
+    told = float(found.words[1].removeprefix("hydra.sweeper.gpus_per_slot="))
+    assert told == share
+    assert resources.slots("auto", "auto", told) == slots  # as the sweeper counts them
+
+
+def test_a_driver_that_does_not_tell_its_memory_has_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "_query", lambda key, ids=(): ["0"] if key == "index" else ["[N/A]"])
+    assert Hardware.of([]).slots == 1
+
+
+def test_larger_images_and_less_memory_of_the_machine_have_fewer_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch, 1, 24.0)
+    assert [Hardware.of([], size).slots for size in (32, 64, 96, 128, 512)] == [8, 8, 3, 2, 1]
+    monkeypatch.setattr(resources, "MEMORY_PER_SLOT", 1e15)
+    assert Hardware.of([]).slots == 1
+
+
+def test_only_the_gpus_that_may_be_used_are_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho 1024 MiB\n')
+    tool.chmod(0o755)
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert resources.free_gpu_memory() == [1.0]
+    assert "--id=1,3" in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.parametrize(("usable", "given"), [(False, []), (True, ["trainer=gpu", "trainer=cpu"])])
+def test_on_the_processor_a_gpu_bounds_no_slots(
+    usable: bool, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(monkeypatch, 1, 80.0, usable)
+    found = Hardware.of(given)
+    assert found.words == ["trainer=cpu", "hydra.sweeper.gpus=0"]
+    assert found.slots == resources.slots("auto", 0, 1.0)
+
+
+def test_without_a_gpu_and_with_another_trainer_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Hardware.of(["trainer=ddp"]) == Hardware(1)
+    has(monkeypatch, 0, 0.0)
+    assert Hardware.of([]).words == Hardware.of(["trainer=gpu"]).words == []
