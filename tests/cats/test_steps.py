@@ -246,6 +246,18 @@ def test_a_study_goes_on_with_the_hardware_that_it_has_begun_with(monkeypatch: p
     assert state()["plan"]["slots"] == 8
 
 
+def test_a_run_of_a_version_that_knew_no_hardware_goes_on_without() -> None:
+    behave(search={"exit": 1})
+    with pytest.raises(TrainingError):
+        steps.run(config())
+    found = state()
+    del found["hardware"]
+    Path("outputs/cats/mine/cats.json").write_text(json.dumps(found))
+    behave()
+    steps.run(config())
+    assert called() == ["search", *ALL]
+
+
 def test_a_search_whose_time_was_over_before_a_trial_began_is_given_more(monkeypatch: pytest.MonkeyPatch) -> None:
     behave(search={"exit": 1})
     monkeypatch.setattr(steps, "START_UNCHECKED", -1e6)

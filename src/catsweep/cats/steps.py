@@ -173,7 +173,7 @@ class State:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             state = cls(file, dict(found["asked"]), plan=found["plan"] and asdict(Plan(**found["plan"])))
-            state.hardware = [str(word) for word in found["hardware"]]
+            state.hardware = [str(word) for word in found.get("hardware", [])]  # earlier versions knew none
             state.spent = {step: max(0.0, float(found["spent"].get(step, 0))) for step in TITLES}
             state.starts = {step: int(found["starts"].get(step, 0)) for step in TITLES}
             state.done = {step: str(found["done"][step]) for step in TITLES if step in found["done"]}
