@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from optuna.trial import TrialState
 
 from catsweep.errors import DataError, ExportError, StudyError
 from catsweep.metrics.judge import StudyScores, run_scores
-from catsweep.runs import CONFIG, RunDir
+from catsweep.runs import CONFIG, JUDGEMENT, RunDir
 from steady import grammar, printing
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation, ConfirmedTrial
@@ -225,7 +226,9 @@ def by_judge(trials: FinishedTrials, runs: Path) -> TrialChoice:
             "line of the sweep, given again, then judges its best."
         )
     of = f" of the {len(judged)} that were judged" if len(judged) > 1 else ", the only one that was judged"
-    return TrialChoice(feasible[judged[0]], f"the one that the judge likes best{of}")
+    others = [n for n in feasible if n not in judged and lexists(runs / trials.folders.get(n, str(n)) / JUDGEMENT)]
+    left = f" (left out is what it says of {printing.trials(others)}: damaged, or of other scores)" if others else ""
+    return TrialChoice(feasible[judged[0]], f"the one that the judge likes best{of}{left}")
 
 
 @dataclass(frozen=True)

@@ -348,17 +348,19 @@ def _is_bound(value: Any) -> bool:
     return value is None or (type(value) in (int, float) and 0 < value < math.inf)
 
 
-def check_time(options: SweepOptions) -> None:
-    """Refuse a bound that has no time for a whole trial, and the confirmation behind it (ConfigError)."""
+def check_time(options: SweepOptions, share: float = 1.0) -> None:
+    """Refuse a bound without time for that share of a trial, and the confirmation behind it (ConfigError)."""
     timeout, minutes, confirm = options.timeout, options.trial_minutes, options.confirm
     if timeout is None or minutes is None:
         return
-    needed = options.reserved_seconds(60 * minutes)
+    needed = options.reserved_seconds(60 * minutes, share)
     if needed and timeout <= needed:
         taken, lower = f"a trial of {minutes:g} minutes takes", "the minutes"
+        if share < 1:
+            taken = f"the least that is left of {taken}"
         if confirm is not None:
             runs = f"{confirm.runs} confirmation runs as long in {options.slots} slots"
-            taken = f"a trial of {minutes:g} minutes, and after it {runs}, take"
+            taken = f"{taken.removesuffix(' takes')}, and after it {runs}, take"
             lower += ", or hydra.sweeper.confirm (null: none)"
         raise ConfigError(
             f"hydra.sweeper.timeout={timeout:g} leaves no time for a search: {taken} {needed:g} seconds. "

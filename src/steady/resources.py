@@ -17,6 +17,7 @@ from steady.exceptions import ConfigError
 
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch's settings of a GPU's memory: old name, new name
 SHARED_SINCE = (2, 10)  # torch's version from which on they limit it
+ANSWERS = 30.0  # seconds in which NVIDIA's tool does, or there is no GPU
 MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
 CPUINFO = Path("/proc/cpuinfo")
 OF_ITS_SHARE = 0.95  # of a slot's share of a GPU's memory, for tensors; CUDA itself wants some in each process
@@ -59,7 +60,7 @@ def visible_gpus(gpus: Any) -> list[str]:
 def _found() -> list[str]:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [gpu.strip() for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
-    return _query("index")
+    return [index for index in _query("index") if index.isdigit()]
 
 
 def _query(key: str, ids: Sequence[str] = ()) -> list[str]:
@@ -67,18 +68,23 @@ def _query(key: str, ids: Sequence[str] = ()) -> list[str]:
     if (tool := shutil.which("nvidia-smi")) is None:
         return []
     command = [tool, f"--query-gpu={key}", "--format=csv,noheader", *([f"--id={','.join(ids)}"] if ids else [])]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        listed = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWERS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):  # a tool that is broken, or a driver that hangs
+        return []
     return [line.strip() for line in listed.stdout.splitlines()] if listed.returncode == 0 else []
 
 
 def free_gpu_memory() -> list[float]:
-    """List the free memory of the GPUs that may be used, in GiB; empty if the driver does not say.
+    """List the free memory of the GPUs that may be used, in GiB, 0 where the driver does not say.
 
     >>> all(memory >= 0 for memory in free_gpu_memory())
     True
     """
     words = (line.partition(" ")[0] for line in _query("memory.free", visible_gpus("auto")))  # 143771 MiB
-    return [float(word) / 1024 for word in words if word.isdigit()]
+    return [float(word) / 1024 if word.isdigit() else 0.0 for word in words]
 
 
 def _memory_can_be_shared() -> bool:

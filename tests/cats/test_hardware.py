@@ -7,6 +7,7 @@ import pytest
 
 from catsweep.cats import hardware
 from catsweep.cats.hardware import Hardware
+from catsweep.errors import ConfigError
 from steady import resources
 
 
@@ -22,7 +23,7 @@ def has(monkeypatch: pytest.MonkeyPatch, gpus: int, memory: float, usable: bool 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     told = {"index": [str(index) for index in range(gpus)], "memory.free": [f"{int(1024 * memory)} MiB"] * gpus}
     monkeypatch.setattr(resources, "_query", lambda key, ids=(): told[key])
-    monkeypatch.setattr(hardware, "_torch_has_gpus", lambda: usable)
+    monkeypatch.setattr(hardware, "_torch_without_gpus", lambda: "" if usable else "2.13.0+cpu")
 
 
 @pytest.mark.parametrize(
@@ -67,17 +68,67 @@ def test_only_the_gpus_that_may_be_used_are_asked(monkeypatch: pytest.MonkeyPatc
     assert "--id=1,3" in (tmp_path / "asked").read_text()
 
 
-@pytest.mark.parametrize(("usable", "given"), [(False, []), (True, ["trainer=gpu", "trainer=cpu"])])
+@pytest.mark.parametrize(
+    ("usable", "given", "said"),
+    [
+        (False, [], "on the processor, since torch 2.13.0+cpu can use no GPU"),
+        (True, ["trainer=gpu", "trainer=cpu"], "on the processor"),
+    ],
+)
 def test_on_the_processor_a_gpu_bounds_no_slots(
-    usable: bool, given: list[str], monkeypatch: pytest.MonkeyPatch
+    usable: bool, given: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has(monkeypatch, 1, 80.0, usable)
     found = Hardware.of(given)
-    assert found.words == ["trainer=cpu", "hydra.sweeper.gpus=0"]
-    assert found.slots == resources.slots("auto", 0, 1.0)
+    assert found.words[-1] == "hydra.sweeper.gpus=0"
+    assert ("trainer=cpu" in found.words) == (not given)
+    assert (found.slots, found.said) == (resources.slots("auto", 0, 1.0), said)
 
 
-def test_without_a_gpu_and_with_another_trainer_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Hardware.of(["trainer=ddp"]) == Hardware(1)
+def test_what_was_begun_without_a_gpu_stays_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Hardware.of(["trainer=ddp"]).words == []
     has(monkeypatch, 0, 0.0)
-    assert Hardware.of([]).words == Hardware.of(["trainer=gpu"]).words == []
+    assert Hardware.of([]).words == ["trainer=cpu", "hydra.sweeper.gpus=0"]
+    assert Hardware.of(["trainer=gpu"]).words == []
+
+
+@pytest.mark.parametrize(
+    ("given", "slots"),
+    [
+        (["hydra.sweeper.n_jobs=3"], 3), (["hydra.sweeper.gpus_per_slot=1"], 2), (["hydra.sweeper.gpus=1"], 1),
+        (["hydra.sweeper.gpus_per_slot=0.5", "hydra.sweeper.gpus=[1]"], 2), (["trainer=cpu", "hydra.sweeper.n_jobs=auto"], 16),
+    ],
+)  # fmt: skip
+def test_who_says_how_many_slots_has_them(given: list[str], slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch, 2, 80.0)
+    found = Hardware.of(given)
+    assert found.slots == slots
+    assert not [word for word in found.words if "sweeper" in word]
+
+
+def test_a_number_of_slots_that_is_none_is_refused() -> None:
+    for word in ("gpus_per_slot=0", "gpus_per_slot=many", "n_jobs=0"):
+        with pytest.raises(ConfigError, match="hydra.sweeper"):
+            Hardware.of([f"hydra.sweeper.{word}"])
+
+
+def test_a_run_that_was_begun_on_a_gpu_wants_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware.require(Hardware.of([]).words)
+    has(monkeypatch, 0, 0.0)
+    with pytest.raises(ConfigError, match="begun on a GPU, and torch finds none now"):
+        hardware.require(["trainer=gpu", "hydra.sweeper.gpus_per_slot=0.125"])
+
+
+@pytest.mark.parametrize(
+    "content", ["no program", "#!/bin/sh\nprintf 'No devices \\377'\n", "#!/bin/sh\nexec sleep 60\n"]
+)
+def test_a_tool_that_is_broken_or_hangs_has_no_gpus(
+    content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(content)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(resources, "ANSWERS", 0.2)
+    assert resources.visible_gpus("auto") == []

@@ -233,6 +233,7 @@ def test_a_step_that_says_it_is_done_and_is_not_is_noticed(step: str) -> None:
 
 def test_a_study_goes_on_with_the_hardware_that_it_has_begun_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(8, ["trainer=gpu", "hydra.sweeper.n_jobs=8"]))
+    monkeypatch.setattr(steps, "require", lambda words: None)
     behave(search={"exit": 1})
     words = 'train=["hydra.sweeper.n_jobs=1"]'
     with pytest.raises(TrainingError):

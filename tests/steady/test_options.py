@@ -213,6 +213,9 @@ def test_under_promotion_a_timeout_has_time_for_a_whole_trial() -> None:
     assert read(**keys, timeout=601).reserved_seconds(600, 0.5) == 300
     with pytest.raises(ConfigError, match=r"a trial of 10 minutes takes 600 seconds.*or lower the minutes\.$"):
         check_time(read(**keys, timeout=600))
+    check_time(read(**keys, timeout=401), share=2 / 3)
+    with pytest.raises(ConfigError, match=r"the least that is left of a trial of 10 minutes takes 400 seconds"):
+        check_time(read(**keys, timeout=400), share=2 / 3)
     assert read(**keys).reserved_seconds(600, all_begun=True) == 0  # none of them is kept from its end
     confirmed = read(**keys, n_jobs=1, confirm={"top": 1, "seeds": 2})
     assert confirmed.reserved_seconds(600, all_begun=True) == 1800

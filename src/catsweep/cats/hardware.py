@@ -2,42 +2,73 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import yaml
+
+from catsweep.errors import ConfigError
 from steady import resources
 
 PER_GPU = 8  # trials: so many did not slow each other on an H200, since a step of these networks waits for Python
 MEMORY, SIZE = 3.0, 64  # GiB of a GPU for each, with images of 64 pixels: 0.7 to 3.4 were seen
+OWN: dict[str, Any] = {
+    "n_jobs": "auto",
+    "gpus": "auto",
+    "gpus_per_slot": 1.0,
+}  # keys of hydra.sweeper that say how many
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A number of slots, and the words for `src/train.py` that make them."""
+    """A number of slots, the words for `src/train.py` that make them, and half a sentence for people."""
 
     slots: int
     words: list[str] = field(default_factory=list)
+    said: str = "on the processor"
 
     @classmethod
     def of(cls, given: Sequence[str], size: int = SIZE) -> "Hardware":
-        """Choose by what is there, unless the words that are `given` for `src/train.py` choose a trainer.
+        """Choose by what is there, unless the words that are `given` for `src/train.py` choose a trainer or the slots.
 
         Slots share a GPU as far as its free memory goes with images of that size, the cores, and the machine's memory.
+        A ConfigError for a number of slots that is none.
 
-        >>> Hardware.of(["trainer=cpu"]).slots >= 1
-        True
+        >>> Hardware.of(["trainer=cpu"]).words
+        ['hydra.sweeper.gpus=0']
         """
-        named = [value for key, _, value in (str(word).partition("=") for word in given) if key == "trainer"]
-        gpus = len(resources.visible_gpus("auto"))
-        trainer = named[-1] if named else "gpu" if gpus and _torch_has_gpus() else "cpu"
+        keys = {key: value for key, _, value in (str(word).partition("=") for word in given)}
+        gpus, named, torch = len(resources.visible_gpus("auto")), keys.get("trainer"), ""
+        if gpus and named is None and (torch := _torch_without_gpus()):
+            torch = f", since torch {torch} can use no GPU"
+        trainer = named or ("gpu" if gpus and not torch else "cpu")
+        words = [] if named else [f"trainer={trainer}"]
+        said = f"on {gpus} GPU{'s' if gpus > 1 else ''}" if trainer == "gpu" and gpus else f"on the processor{torch}"
+        own = {key: yaml.safe_load(keys[name]) for key in OWN if (name := f"hydra.sweeper.{key}") in keys}
+        if own:
+            asked = OWN | ({"gpus": 0} if trainer == "cpu" else {}) | own
+            if type(asked["gpus_per_slot"]) not in (int, float) or asked["gpus_per_slot"] <= 0:
+                raise ConfigError(f"hydra.sweeper.gpus_per_slot must be above 0; got {asked['gpus_per_slot']!r}.")
+            return cls(resources.slots(asked["n_jobs"], asked["gpus"], asked["gpus_per_slot"]), words, said)
         if gpus and trainer == "gpu":
             memory = min(resources.free_gpu_memory(), default=0.0) / max(1.0, (size / SIZE) ** 2)
             per_gpu = max(1, min(PER_GPU, int(memory / MEMORY), resources.slots("auto", 0, 1.0) // gpus))
-            return cls(per_gpu * gpus, ["trainer=gpu", f"hydra.sweeper.gpus_per_slot={1 / per_gpu}"])
-        if gpus and trainer == "cpu":
-            return cls(resources.slots("auto", 0, 1.0), ["trainer=cpu", "hydra.sweeper.gpus=0"])
-        return cls(resources.slots("auto", "auto", 1.0))
+            return cls(per_gpu * gpus, [*words, f"hydra.sweeper.gpus_per_slot={1 / per_gpu}"], said)
+        if trainer == "cpu":  # said also where there is no GPU now: the run may go on where there is one
+            return cls(resources.slots("auto", 0, 1.0), [*words, "hydra.sweeper.gpus=0"], said)
+        return cls(resources.slots("auto", "auto", 1.0), words, f"by trainer={trainer}")
 
 
-def _torch_has_gpus() -> bool:
+def require(words: Sequence[str]) -> None:
+    """Raise a ConfigError if a run was begun on a GPU, by `Hardware.words`, and there is none now."""
+    if "trainer=gpu" in words and not (resources.visible_gpus("auto") and not _torch_without_gpus()):
+        raise ConfigError(
+            "This run was begun on a GPU, and torch finds none now: see what nvidia-smi shows. Give the same line "
+            "where there is one, or begin another run: name=NAME."
+        )
+
+
+def _torch_without_gpus() -> str:
+    """Get the version of a torch that can use no GPU; empty for one that can."""
     import torch  # takes seconds, and few machines have a GPU
 
-    return torch.cuda.is_available()
+    return "" if torch.cuda.is_available() else str(torch.__version__)

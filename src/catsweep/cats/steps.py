@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Column, Table
 
 from catsweep.cats.display import Lines, Progress, display_for, tail
-from catsweep.cats.hardware import Hardware
+from catsweep.cats.hardware import Hardware, require
 from catsweep.cats.plan import ALONE, JUDGED, START_UNCHECKED, Plan
 from catsweep.data.ready import ReadySet, no_photos_message
 from catsweep.data.sources import Photos
@@ -173,7 +173,9 @@ class State:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             state = cls(file, dict(found["asked"]), plan=found["plan"] and asdict(Plan(**found["plan"])))
-            state.hardware = [str(word) for word in found.get("hardware", [])]  # earlier versions knew none
+            state.hardware = found.get("hardware", [])  # earlier versions knew none
+            if not isinstance(state.hardware, list) or not all(isinstance(word, str) for word in state.hardware):
+                raise TypeError(f"hardware is {state.hardware!r}")
             state.spent = {step: max(0.0, float(found["spent"].get(step, 0))) for step in TITLES}
             state.starts = {step: int(found["starts"].get(step, 0)) for step in TITLES}
             state.done = {step: str(found["done"][step]) for step in TITLES if step in found["done"]}
@@ -256,7 +258,7 @@ class Run:
         self._farewell()
 
     def _announce(self, plan: Plan) -> None:
-        title = f"{self.folder.name}: how {duration(self.budget)} will be spent"
+        title = f"{self.folder.name}: how {duration(self.budget)} will be spent, {self.hardware.said}"
         table = Table("", Column("time", justify="right"), "what", title=title, title_justify="left")
         for row, seconds, remark in plan.rows():
             table.add_row(row, duration(seconds), remark)
@@ -285,6 +287,7 @@ class Run:
         if self.state.plan is None:  # again, for the preparation may have taken more or less than was thought
             self.state.plan = asdict(Plan.of(self.left, self.hardware.slots, judge=self.judged))
             self.state.hardware = self.hardware.words  # a study goes on with the trainer that it has begun with
+        require(self.state.hardware)
         plan, began = self.plan, time.monotonic()
         timeout = min(plan.timeout - self.state.spent.get("search", 0.0), self.left - plan.finish)
         timeout = max(timeout, plan.least_timeout + 1, START_UNCHECKED + 1)  # or what was interrupted would not go on

@@ -77,6 +77,18 @@ def _scores_at(trial: FrozenTrial, step: int) -> dict[str, float]:
     return {name: score for name, score in found if type(score) in (int, float) and abs(score) <= sys.float_info.max}
 
 
+def share_left(trial: FrozenTrial, promotion: Promotion) -> float:
+    """Compute the share of a trial that is still to be done, by the last rung that it has reached.
+
+    >>> import optuna
+    >>> reached = optuna.trial.create_trial(state=TrialState.WAITING, user_attrs={meta.RUNGS: {"3": {}}})
+    >>> share_left(reached, Promotion(3, [3, 12], ["loss"], ["minimize"]))
+    0.75
+    """
+    reached = [step for step in promotion.pausing if str(step) in meta.get(trial, meta.RUNGS, {})]
+    return 1 - max(reached, default=0) / promotion.rungs[-1]
+
+
 def goes_on(trials: Iterable[FrozenTrial], number: int, step: int, promotion: Promotion) -> bool:
     """Tell whether a trial that has reached a rung is among the best there, of all `trials`.
 

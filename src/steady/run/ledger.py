@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from steady.exceptions import StudyError
 from steady.jobs.executor import Job
 from steady.options import Promotion
-from steady.propose.promotion import RungTable
+from steady.propose.promotion import RungTable, share_left
 from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.interruption import Stop
 from steady.study import budget, meta
@@ -167,7 +167,7 @@ class Ledger:
             return []
         self._rungs.update(self.known.trials)
         waiting = [*self._interrupted(), *self._rungs.promotable(self._paused(), math.inf)]
-        return [trial for trial in waiting if has_time(self._left(trial))]
+        return [trial for trial in waiting if has_time(share_left(trial, self._rungs.promotion))]
 
     def _interrupted(self) -> list[FrozenTrial]:
         """List the trials that wait and are not paused, by number: enqueued ones, too."""
@@ -176,12 +176,6 @@ class Ledger:
 
     def _paused(self) -> list[FrozenTrial]:
         return list(filter(self._is_paused, self.known.unfinished.values()))
-
-    def _left(self, trial: FrozenTrial) -> float:
-        """The share of a trial that is still to be done, by the last rung that it has reached."""
-        assert self.promotion is not None
-        reached = [step for step in self.promotion.pausing if str(step) in meta.get(trial, meta.RUNGS, {})]
-        return 1 - max(reached, default=0) / self.promotion.rungs[-1]
 
     def _is_paused(self, trial: FrozenTrial) -> bool:
         return self._rungs is not None and self._rungs.is_paused(trial)

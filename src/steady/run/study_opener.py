@@ -20,6 +20,7 @@ from steady import resources
 from steady.exceptions import NoStorageError, StorageError, StudyError
 from steady.options import AUTO, SweepOptions, check_time, naming
 from steady.printing import say
+from steady.propose.promotion import share_left
 from steady.propose.warm_start import PriorReader, best
 from steady.run.job_factory import JobFactory
 from steady.storage import find_study, open_storage, shown
@@ -109,8 +110,9 @@ class StudyOpener:
         # Afterwards: a trial is in the study before its folder is there, so what another controller begins shows.
         study = study_on_paper(self.options)
         trials = study.get_trials(deepcopy=False)
-        if self.options.promotion is None or all(trial.state.is_finished() for trial in trials):
-            check_time(self.options)  # else trials wait of which less may be to be done than a whole one
+        unfinished = [trial for trial in trials if not trial.state.is_finished()]
+        promotion = self.options.promotion
+        check_time(self.options, min((share_left(one, promotion) for one in unfinished if promotion), default=1.0))
         if occupied and not trials:
             raise StudyError(self._refusal(occupied))
         before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
