@@ -96,7 +96,8 @@ def test_what_was_begun_without_a_gpu_stays_on_the_processor(monkeypatch: pytest
     ("given", "slots"),
     [
         (["hydra.sweeper.n_jobs=3"], 3), (["hydra.sweeper.gpus_per_slot=1"], 2), (["hydra.sweeper.gpus=1"], 1),
-        (["hydra.sweeper.gpus_per_slot=0.5", "hydra.sweeper.gpus=[1]"], 2), (["trainer=cpu", "hydra.sweeper.n_jobs=auto"], 16),
+        (["hydra.sweeper.gpus_per_slot=0.5", "hydra.sweeper.gpus=[1]"], 2),
+        (["trainer=cpu", "hydra.sweeper.n_jobs=auto"], 16),
     ],
 )  # fmt: skip
 def test_who_says_how_many_slots_has_them(given: list[str], slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +109,7 @@ def test_who_says_how_many_slots_has_them(given: list[str], slots: int, monkeypa
 
 def test_a_number_of_slots_that_is_none_is_refused() -> None:
     for word in ("gpus_per_slot=0", "gpus_per_slot=many", "n_jobs=0"):
-        with pytest.raises(ConfigError, match="hydra.sweeper"):
+        with pytest.raises(ConfigError, match=r"hydra\.sweeper"):
             Hardware.of([f"hydra.sweeper.{word}"])
 
 

@@ -11,11 +11,8 @@ from steady import resources
 
 PER_GPU = 8  # trials: so many did not slow each other on an H200, since a step of these networks waits for Python
 MEMORY, SIZE = 3.0, 64  # GiB of a GPU for each, with images of 64 pixels: 0.7 to 3.4 were seen
-OWN: dict[str, Any] = {
-    "n_jobs": "auto",
-    "gpus": "auto",
-    "gpus_per_slot": 1.0,
-}  # keys of hydra.sweeper that say how many
+# Keys of hydra.sweeper that say how many slots there are.
+OWN: dict[str, Any] = {"n_jobs": "auto", "gpus": "auto", "gpus_per_slot": 1.0}
 
 
 @dataclass(frozen=True)
