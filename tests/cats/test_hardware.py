@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from catsweep.cats import hardware
 from catsweep.cats.hardware import Hardware
@@ -104,7 +105,9 @@ def test_who_says_how_many_slots_has_them(given: list[str], slots: int, monkeypa
     has(monkeypatch, 2, 80.0)
     found = Hardware.of(given)
     assert found.slots == slots
-    assert not [word for word in found.words if "sweeper" in word]
+    asked = {word.partition("=")[0]: word.partition("=")[2] for word in [*found.words, *given]}
+    keys = {key: yaml.safe_load(asked.get(f"hydra.sweeper.{key}", str(value))) for key, value in hardware.OWN.items()}
+    assert resources.slots(keys["n_jobs"], keys["gpus"], keys["gpus_per_slot"]) == slots  # as the sweeper counts them
 
 
 def test_a_number_of_slots_that_is_none_is_refused() -> None:

@@ -9,7 +9,7 @@ import yaml
 from catsweep.errors import ConfigError
 from steady import resources
 
-PER_GPU = 8  # trials: so many did not slow each other on an H200, since a step of these networks waits for Python
+PER_GPU = 8  # trials: so many hardly slowed each other on an H200 (docs/decisions.md)
 MEMORY, SIZE = 3.0, 64  # GiB of a GPU for each, with images of 64 pixels: 0.7 to 3.4 were seen
 # Keys of hydra.sweeper that say how many slots there are.
 OWN: dict[str, Any] = {"n_jobs": "auto", "gpus": "auto", "gpus_per_slot": 1.0}
@@ -38,21 +38,23 @@ class Hardware:
         if gpus and named is None and (torch := _torch_without_gpus()):
             torch = f", since torch {torch} can use no GPU"
         trainer = named or ("gpu" if gpus and not torch else "cpu")
-        words = [] if named else [f"trainer={trainer}"]
-        said = f"on {gpus} GPU{'s' if gpus > 1 else ''}" if trainer == "gpu" and gpus else f"on the processor{torch}"
         own = {key: yaml.safe_load(keys[name]) for key in OWN if (name := f"hydra.sweeper.{key}") in keys}
-        if own:
-            asked = OWN | ({"gpus": 0} if trainer == "cpu" else {}) | own
-            if type(asked["gpus_per_slot"]) not in (int, float) or asked["gpus_per_slot"] <= 0:
-                raise ConfigError(f"hydra.sweeper.gpus_per_slot must be above 0; got {asked['gpus_per_slot']!r}.")
-            return cls(resources.slots(asked["n_jobs"], asked["gpus"], asked["gpus_per_slot"]), words, said)
-        if gpus and trainer == "gpu":
-            memory = min(resources.free_gpu_memory(), default=0.0) / max(1.0, (size / SIZE) ** 2)
-            per_gpu = max(1, min(PER_GPU, int(memory / MEMORY), resources.slots("auto", 0, 1.0) // gpus))
-            return cls(per_gpu * gpus, [*words, f"hydra.sweeper.gpus_per_slot={1 / per_gpu}"], said)
+        chosen: dict[str, Any] = {}
+        said = f"by trainer={trainer}"
         if trainer == "cpu":  # said also where there is no GPU now: the run may go on where there is one
-            return cls(resources.slots("auto", 0, 1.0), [*words, "hydra.sweeper.gpus=0"], said)
-        return cls(resources.slots("auto", "auto", 1.0), words, f"by trainer={trainer}")
+            chosen, said = {"gpus": 0}, f"on the processor{torch}"
+        elif trainer == "gpu" and gpus:
+            said = f"on {gpus} GPU{'s' if gpus > 1 else ''}"
+            if not own:
+                memory = min(resources.free_gpu_memory(), default=0.0) / max(1.0, (size / SIZE) ** 2)
+                per_gpu = min(PER_GPU, int(memory / MEMORY), resources.slots("auto", 0, 1.0) // gpus)
+                chosen = {"gpus_per_slot": 1 / max(1, per_gpu)}
+        how = OWN | chosen | own
+        if type(how["gpus_per_slot"]) not in (int, float) or how["gpus_per_slot"] <= 0:
+            raise ConfigError(f"hydra.sweeper.gpus_per_slot must be above 0; got {how['gpus_per_slot']!r}.")
+        words = [f"hydra.sweeper.{key}={value}" for key, value in chosen.items() if key not in own]
+        slots = resources.slots(how["n_jobs"], how["gpus"], how["gpus_per_slot"])
+        return cls(slots, words if named else [f"trainer={trainer}", *words], said)
 
 
 def require(words: Sequence[str]) -> None:
