@@ -1,8 +1,9 @@
 """A step of `src/cats.py` that does nothing but leave what the command would leave; its script's name says which.
 
-`fake.json` in the working directory says how it behaves, by step: "fid" of a training; "judged", a folder of what else
-an export leaves; "exit" or "signal" with which it ends before it has left anything; "nothing": it ends well all the
-same; "waits": until the file `go` is there.
+`fake.json` in the working directory says how it behaves, by step: "fid" of a training; "runners_up", trials that a
+choice names behind the best; "judged", a folder of what else an export leaves; "exit" or "signal" with which it ends
+before it has left anything; "nothing": it ends well all the same; "waits": until the file `go` is there. Of a training,
+there is also a step with the name of the folder that is trained in, such as "longer-4".
 """
 
 import json
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -20,11 +22,13 @@ def main() -> None:
     given = {key.split(".")[-1]: value.strip("'") for key, _, value in (word.partition("=") for word in words)}
     with Path("calls").open("a") as calls:
         calls.write(json.dumps([step, words]) + "\n")
+    if "CUDA_VISIBLE_DEVICES" in os.environ and "resume" in given:
+        write(f"{given['resume']}/gpus", os.environ["CUDA_VISIBLE_DEVICES"])
     if "OMP_NUM_THREADS" in os.environ:
         known = json.loads(Path("threads").read_text()) if Path("threads").exists() else {}
         write("threads", {**known, step: os.environ["OMP_NUM_THREADS"]})
     fakes = json.loads(Path("fake.json").read_text()) if Path("fake.json").exists() else {}
-    fake = fakes.get(step, {})
+    fake = fakes.get(Path(given["resume"]).name, fakes.get(step, {})) if "resume" in given else fakes.get(step, {})
     print(f"this is {step}", flush=True)
     if fake.get("waits"):
         signal.signal(signal.SIGTERM, stopped)
@@ -62,25 +66,29 @@ def search(given: dict[str, str], fake: dict[str, object]) -> None:
         f"sweeps/{given['study']}/leaderboard.csv",
         f"trial,state,seconds,cpu_seconds,attempts\n3,complete,{seconds},{60 * float(given['minutes'])},1\n",
     )
-    trial = f"outputs/{given['study']}/3"
-    write(f"{trial}/config.yaml", "model: {latent_size: 8}\ntrial: {number: 3, study: cats}\n")
-    write(f"{trial}/.hydra/overrides.yaml", "[model=vae, minutes=0.5, trial.number=3, seed=0]")
-    write(f"{trial}/provenance.json", {})
-    for name in ("best", "last"):
-        write(f"{trial}/checkpoints/{name}.ckpt", name)
+    for number in (3, 4, 5):
+        trial = f"outputs/{given['study']}/{number}"
+        write(f"{trial}/config.yaml", f"model: {{latent_size: 8}}\ntrial: {{number: {number}, study: cats}}\n")
+        write(f"{trial}/.hydra/overrides.yaml", f"[model=vae, minutes=0.5, trial.number={number}, seed=0]")
+        write(f"{trial}/provenance.json", {})
+        for name in ("best", "last"):
+            write(f"{trial}/checkpoints/{name}.ckpt", name)
 
 
-def choose(given: dict[str, str], fake: dict[str, object]) -> None:
-    del fake
-    choice = {
-        "trial": 3, "run": f"outputs/{given['study']}/3", "values": {"val/fid": 40.0},
-        "objectives": [{"name": "val/fid", "direction": "minimize"}],
-    }  # fmt: skip
+def choose(given: dict[str, str], fake: dict[str, Any]) -> None:
+    found = [
+        {"trial": number, "run": f"outputs/{given['study']}/{number}", "values": {"val/fid": 37.0 + number}}
+        for number in (3, *fake.get("runners_up", []))
+    ]
+    objectives = [{"name": "val/fid", "direction": "minimize"}]
+    choice = {**found[0], "objectives": objectives, "runners_up": found[1:]}
     write(f"{given['out']}/choice.json", choice)
 
 
 def train(given: dict[str, str], fake: dict[str, object]) -> None:
     write(f"{given['resume']}/metrics.json", {"scores": {"val/fid": fake.get("fid", 30.0)}})
+    if "judged" in fake:
+        shutil.copytree(str(fake["judged"]), given["resume"], dirs_exist_ok=True)
 
 
 def export(given: dict[str, str], fake: dict[str, object]) -> None:

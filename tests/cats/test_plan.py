@@ -64,6 +64,14 @@ def test_a_judge_is_given_time_where_there_is_some() -> None:
     assert short.finish > Plan.of(300, 2).finish
 
 
+def test_as_many_of_the_best_are_trained_on_as_there_are_slots_up_to_four() -> None:
+    told = {slots: next(what for row, _, what in Plan.of(3600, slots).rows() if row == "train the best on")
+            for slots in (1, 2, 8)}  # fmt: skip
+    assert told[1].startswith("the best one, ")
+    assert told[2].startswith("the best 2 side by side, ")
+    assert told[8].startswith("the best 4 side by side, ")
+
+
 def test_a_budget_that_is_too_small_is_refused_with_the_least() -> None:
     with pytest.raises(ConfigError, match=r"A budget of 1 minutes is too small.* take 2 minutes"):
         Plan.of(60, 2)

@@ -193,8 +193,101 @@ def test_a_longer_training_that_is_worse_or_fails_is_not_taken_home(
     assert "outputs/exports/mine-3/samples.png" in out
 
 
+def trainings() -> dict[str, list[str]]:
+    """Words of the trainings by the name of the folder that is trained in."""
+    found = [(words, next(word for word in words if word.startswith("resume="))) for step, words in calls()
+             if step == "train"]  # fmt: skip
+    return {word.rpartition("/")[2].strip("'"): words for words, word in found}
+
+
+def test_as_many_of_the_best_as_there_are_slots_are_trained_on_side_by_side(
+    commands: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(2))
+    behave(choose={"runners_up": [4, 5]}, **{"longer-4": {"fid": 25.0}})
+    steps.run(config())
+    words = trainings()
+    assert set(words) == {"longer", "longer-4"}
+    assert "trial.number=null" in words["longer-4"]
+    assert [word for word in words["longer"] if "minutes" in word] == [
+        word for word in words["longer-4"] if "minutes" in word
+    ]
+    assert "run='outputs/cats/mine/longer-4'" in words_of("export")
+    out = capsys.readouterr().out
+    best = "Trained on, trial 4 is the best by val/fid. Trial 3: val/fid 40 → 30; trial 4: val/fid 41 → 25."
+    assert best in out
+    assert "outputs/exports/mine-longer-4/samples.png" in out
+    found = Exported.read(Path("sweeps/mine"))
+    assert found is not None
+    assert (found.trial, found.run) == (4, "outputs/cats/mine/longer-4")
+    assert found.remark.startswith(best)
+    for log in ("train", "train-4"):
+        assert "this is train" in Path(f"outputs/cats/mine/{log}.log").read_text()
+
+
+def test_of_several_that_are_better_the_judge_chooses(capsys: pytest.CaptureFixture[str],
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(3))
+    for name, fid, judged in (("a", 30.0, 120.0), ("b", 25.0, 270.0), ("c", 45.0, 20.0)):
+        Path(name).mkdir()
+        Path(name, "metrics.json").write_text(json.dumps({"scores": {"val/fid": fid}}))
+        judged_as(Path(name), judged, recorded={"val/fid": fid})
+    behave(
+        choose={"runners_up": [4, 5]},
+        **{"longer": {"judged": "a"}, "longer-4": {"judged": "b"}, "longer-5": {"judged": "c"}},
+    )
+    network = Path("dinov2.onnx")
+    network.touch()
+    steps.run(config(f"judge.extractor.file={network}"))
+    out = capsys.readouterr().out
+    # The last is what the judge likes best, but no better by the score than what there was.
+    assert "trial 3 is the best by judge/fid. Trial 3: val/fid 40 → 30, judge/fid 120; trial 4:" in out
+    assert all("metrics/judge=auto" in words for words in trainings().values())
+    assert "run='outputs/cats/mine/longer'" in words_of("export")
+
+
+def test_one_that_cannot_be_trained_on_leaves_the_others(capsys: pytest.CaptureFixture[str],
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(3))
+    behave(choose={"runners_up": [4, 5]}, longer={"exit": 3}, **{"longer-5": {"nothing": True}})
+    steps.run(config())
+    assert "run='outputs/cats/mine/longer-4'" in words_of("export")
+    out = capsys.readouterr().out
+    assert "trial 4 is the best by val/fid. Trial 4: val/fid 41 → 30." in out
+    assert "Trial 3 could not be trained on: Step 'train the best on' failed (exit code 3)." in out
+    assert "Trial 5 could not be trained on: it has no scores." in out
+    assert "When that is mended" not in out
+
+
+def test_finalists_are_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(4, ["trainer=gpu", "hydra.sweeper.gpus_per_slot=0.5"]))
+    monkeypatch.setattr(steps, "require", lambda words: None)
+    monkeypatch.setattr(resources, "visible_gpus", lambda gpus: ["6", "7"])
+    behave(choose={"runners_up": [4, 5]})
+    steps.run(config())
+    found = [Path(f"outputs/cats/mine/{name}/gpus").read_text() for name in ("longer", "longer-4", "longer-5")]
+    assert found == ["6", "7", "6"]
+
+
+def test_killed_while_several_train_all_are_stopped_and_go_on(commands: Path) -> None:
+    behave(choose={"runners_up": [4]}, train={"waits": True})
+    killed = start(commands, config('train=["trainer=cpu","hydra.sweeper.n_jobs=2"]'))
+    wait_for(lambda: called().count("train") == 2)
+    wait_for(lambda: all(Path(f"outputs/cats/mine/{log}.log").read_text() for log in ("train", "train-4")))
+    killed.kill()
+    killed.communicate()
+    wait_for(Path("stopped").exists)
+    Path("outputs/cats/mine/longer/metrics.json").write_text('{"scores": {"val/fid": 33.0}}')  # one had ended
+    behave(choose={"runners_up": [4]})
+    steps.run(config('train=["trainer=cpu","hydra.sweeper.n_jobs=2"]'))
+    assert called().count("train") == 3
+    assert trainings()["longer-4"] == [words for step, words in calls() if step == "train"][-1]
+    assert "trial 4 is the best by val/fid" in state()["done"]["train"]
+
+
 def test_without_time_left_nothing_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "ALONE", 10_000.0)
+    monkeypatch.setattr(steps, "AROUND", 10_000.0)
     steps.run(config())
     assert called() == ["search", "choose", "export", "report"]
     assert "run='outputs/cats/mine/winner'" in words_of("export")

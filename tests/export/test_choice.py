@@ -108,6 +108,14 @@ def test_choice_is_explained(sweep, cfg, capsys) -> None:
         ],
         "values": {"val/fid": 40.0, "val/ssim": 0.2},
         "params": {"optimizer.lr": 0.25},
+        "runners_up": [
+            {
+                "trial": number,
+                "run": (sweep.outputs / "s" / str(number)).as_posix(),
+                "values": {"val/fid": fid, "val/ssim": ssim},
+            }
+            for number, fid, ssim in [(2, 42.0, 0.8), (0, 50.0, 0.9), (3, 60.0, 0.7)]
+        ],
         "pareto_set": [
             {"trial": 1, "values": {"val/fid": 40.0, "val/ssim": 0.2}, "params": {"optimizer.lr": 0.25}},
             {"trial": 2, "values": {"val/fid": 42.0, "val/ssim": 0.8}, "params": {"optimizer.lr": 0.2}},
@@ -123,6 +131,13 @@ def test_choice_is_explained(sweep, cfg, capsys) -> None:
     assert "1 ◀" in printed
     assert f"Trial 1 of study s: the lowest val/fid. Of 4 finished trials, 3 are Pareto-optimal.\n{UNKNOWN}" in printed
     assert UNKNOWN in page
+
+
+def test_runners_up_are_other_configurations_whose_runs_are_there(sweep, cfg) -> None:
+    sweep.with_runs("s", FRONT)
+    shutil.rmtree(sweep.outputs / "s" / "2")
+    found = json.loads((choice.run(cfg) / "choice.json").read_text())
+    assert [one["trial"] for one in found["runners_up"]] == [0, 3]
 
 
 def test_dominated_trial_asked_for_is_shown_beside_the_pareto_set(sweep, cfg, capsys) -> None:

@@ -33,7 +33,7 @@ class Hardware:
         >>> Hardware.of(["trainer=cpu"]).words
         ['hydra.sweeper.gpus=0']
         """
-        keys = {key: value for key, _, value in (str(word).partition("=") for word in given)}
+        keys = _keys(given)
         gpus, named, torch = len(resources.visible_gpus("auto")), keys.get("trainer"), ""
         if gpus and named is None and (torch := _torch_without_gpus()):
             torch = f", since torch {torch} can use no GPU"
@@ -57,6 +57,15 @@ class Hardware:
         return cls(slots, words if named else [f"trainer={trainer}", *words], said)
 
 
+def gpus_of(words: Sequence[str]) -> list[str]:
+    """List the ids of the GPUs that slots of a sweep with these words for `src/train.py` use; none on the processor.
+
+    >>> gpus_of(["trainer=cpu", "hydra.sweeper.gpus=0"])
+    []
+    """
+    return resources.visible_gpus(yaml.safe_load(_keys(words).get("hydra.sweeper.gpus", "auto")))
+
+
 def require(words: Sequence[str]) -> None:
     """Raise a ConfigError if a run was begun on a GPU, by `Hardware.words`, and there is none now."""
     if "trainer=gpu" in words and not (resources.visible_gpus("auto") and not _torch_without_gpus()):
@@ -64,6 +73,10 @@ def require(words: Sequence[str]) -> None:
             "This run was begun on a GPU, and torch finds none now: see what nvidia-smi shows. Give the same line "
             "where there is one, or begin another run: name=NAME."
         )
+
+
+def _keys(words: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (str(word).partition("=") for word in words)}  # the last one counts
 
 
 def _torch_without_gpus() -> str:

@@ -27,6 +27,7 @@ SEARCHED_SHORT = 0.7
 TRIALS = 10  # that are trained to their end; pruning makes more of them
 ENOUGH, LONGEST, SHORTEST = 90.0, 15 * 60.0, 20.0  # seconds of training of a trial
 ROUNDS, ROUNDS_SHORT = 3, 2  # trials one after another in a slot; of two, one is that which is known to be good
+FINALISTS = 4  # that are trained on, one in a slot: the fifth of a search hardly wins, and each slows the others
 TOP = 2  # of the confirmation, which so chooses; with two seeds each, two slots are busy to its end
 
 
@@ -80,6 +81,11 @@ class Plan:
         )  # fmt: skip
 
     @property
+    def finalists(self) -> int:
+        """Number of trials that are trained on, if the search has so many."""
+        return min(self.slots, FINALISTS)
+
+    @property
     def run(self) -> float:
         """Seconds of one trial in all."""
         return 60 * self.minutes + AROUND
@@ -115,11 +121,12 @@ class Plan:
         long = f"{self.minutes:.2g} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} seconds"
         words = f"about {self.trials} trials of {long} in {self.slots} slot{'s' if self.slots > 1 else ''}"
         again = f"the best {TOP} under {self.seeds} other seed{'s' if self.seeds > 1 else ''} each"
+        those = f"the best {self.finalists} side by side" if self.finalists > 1 else "the best one"
         found = [
             ("prepare the photos", self.prepare, ""),
             ("search", self.search, f"{words}; those that fall behind end sooner"),
             ("confirm", self.confirm, again + ("; a judge looks at them" if self.judged else "")),
-            ("train the best on", self.train, "and for what the others leave over"),
+            ("train the best on", self.train, f"{those}, and for what the others leave over"),
             ("export and report", self.finish, ""),
         ]
         return [row for row in found if row[1] > 0]

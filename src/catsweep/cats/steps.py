@@ -1,7 +1,7 @@
 """From photos to a generator within a budget of time: `python src/cats.py`.
 
 Each step is a command of its own, as a person would type it: `src/prepare.py`, a sweep by `src/train.py -m`,
-`src/best_model.py`, `src/train.py` again on a copy of the winner, `src/export.py`, `src/report.py`. This module calls
+`src/best_model.py`, `src/train.py` again on copies of the best, `src/export.py`, `src/report.py`. This module calls
 them in their order, keeps the time (`catsweep.cats.plan` divides it) and shows how far they are. What it has to know is
 in `<out>/<name>/cats.json`, so a run that was killed goes on with the step that it was at.
 """
@@ -10,14 +10,13 @@ import csv
 import fcntl
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,25 +27,25 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Column, Table
 
 from catsweep.cats.display import Lines, Progress, display_for, tail
-from catsweep.cats.hardware import Hardware, require
-from catsweep.cats.plan import ALONE, JUDGED, START_UNCHECKED, Plan
+from catsweep.cats.finalists import Finalist, best, copy_to_train, read, verdict
+from catsweep.cats.hardware import Hardware, gpus_of, require
+from catsweep.cats.plan import ALONE, AROUND, JUDGED, START_UNCHECKED, Plan
 from catsweep.data.ready import ReadySet, no_photos_message
 from catsweep.data.sources import Photos
 from catsweep.errors import CatsweepError, ConfigError, DataError, TrainingError
 from catsweep.metrics.judge import NAMES, read_judged, run_scores
 from catsweep.prepare.pipeline import slug
 from catsweep.report.exported import Exported
-from catsweep.runs import BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT, PROVENANCE, SCORES, RunDir
 from steady import grammar, places, printing, resources
 from steady.atomic import write_json
 from steady.jobs.detached import PR_SET_PDEATHSIG, prctl
-from steady.safe_paths import checked_name, refuse_links_within
+from steady.safe_paths import checked_name
 from steady.signals import COMMAND, SAID
 from steady.watch.progress import duration
 
 COMMANDS = Path(__file__).parents[2]  # the folder of their scripts
 EXPORTS, SWEEPS, READY = Path("outputs/exports"), Path("sweeps"), Path("data/ready")
-STATE, LOCK, WINNER, LONGER = "cats.json", ".lock", "winner", "longer"  # in the run's folder
+STATE, LOCK, WINNER = "cats.json", ".lock", "winner"  # in the run's folder
 SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds
 PATIENCE = 60.0  # seconds in which the steps of a start that was killed must end
 JUDGED_BY = "judge/fid"
@@ -312,58 +311,47 @@ class Run:
     def _choose(self) -> str:
         words = [_word("study", self.folder.name), _word("out", self.folder / WINNER)]
         self._call("choose", "best_model.py", *words)
-        trial, values = self._winner()["trial"], self._winner()["values"]
-        found = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        return f"The best is trial {trial}: {found} after {self.plan.minutes:.2g} minutes of training."
-
-    def _winner(self) -> dict[str, Any]:
-        """Read why the best trial is the best; a DataError if that cannot be read."""
-        choice = RunDir(self.folder / WINNER).choice()
-        if choice is None or not {"trial", "run", "objectives", "values"} <= choice.keys():
-            raise DataError(f"{self.folder / WINNER} does not say which trial is the best. Give the same line again.")
-        return choice
+        first = self._finalists()[0]
+        found = ", ".join(f"{name} {value:.4g}" for name, value in first.values.items())
+        return f"The best is trial {first.trial}: {found} after {self.plan.minutes:.2g} minutes of training."
 
     def _train(self) -> str:
-        """Train a copy of the best trial on for the time that is left; the copy counts only if it is better."""
-        plan, longer = self.plan, self.folder / LONGER
-        around = self._slowness() * (ALONE + (JUDGED if plan.judged else 0.0))
+        """Train copies of the best trials on for the time that is left; one counts only if it is better."""
+        plan, finalists = self.plan, self._finalists()
+        judged = plan.judged or (self.judged and len(finalists) > 1)  # it chooses among several
+        around = self._slowness() * ((ALONE if len(finalists) == 1 else AROUND) + (JUDGED if judged else 0.0))
         more = self.left - self._finish() - around
-        if more < LEAST_MORE * 60 * plan.minutes and not longer.exists():
+        if more < LEAST_MORE * 60 * plan.minutes and not any(one.copy.exists() for one in finalists):
             return "No time is left to train it on."
         # What earlier starts of this step took was training, but for what each needs before and after it.
         before = self.state.spent.get("train", 0.0) - (self.state.starts["train"] - 1) * around
         minutes = plan.minutes + max(0.0, max(0.0, before) + more) / 60
-        try:
-            if not (longer / SCORES).exists():
-                trial = Path(self._winner()["run"])
-                words = _copy_to_train(trial, longer)
-                self._call("train", "train.py", *words, f"minutes={minutes:.3f}", _word("resume", longer))
-            return self._compare()
-        except CatsweepError as error:
-            return f"It could not be trained on, and is taken as it was: {error}"
+        own = [f"minutes={minutes:.3f}", self.judge if judged else "metrics/judge=none"]
+        lines, failed = {}, {}
+        for one in finalists:
+            if one.is_scored:
+                continue
+            try:
+                words = copy_to_train(one)
+            except CatsweepError as error:
+                failed[one.trial] = str(error)
+            else:
+                log = self.folder / ("train.log" if one is finalists[0] else f"train-{one.trial}.log")
+                lines[log] = one, ["train.py", *words, *own, _word("resume", one.copy)]
+        errors = self._run("train", {log: words for log, (_, words) in lines.items()})
+        failed |= {lines[log][0].trial: error for log, error in errors.items()}
+        failed = {one.trial: "it has no scores." for one in finalists if not one.is_scored} | failed
+        if len(failed) == len(finalists):
+            return f"It could not be trained on, and is taken as it was: {failed[finalists[0].trial]}"
+        return verdict(finalists, failed)
 
-    def _compare(self) -> str:
-        name, before, after = self._scores()
-        found = f"{name} {before:.4g} → {after:.4g}"
-        judged = [one for place in (WINNER, LONGER) if (one := read_judged(self.folder / place))]
-        if len(judged) == 2:
-            found += f", {JUDGED_BY} " + " → ".join(f"{one.scores[JUDGED_BY]:.4g}" for one in judged)
-        verdict = "it is better" if self._is_better() else "it is no better, so it is taken as it was"
-        return f"Trained on, {verdict}: {found}."
+    def _finalists(self) -> list[Finalist]:
+        """Read which trials are trained on; the first is the best of the search."""
+        return read(self.folder / WINNER, self.plan.finalists)
 
-    def _scores(self) -> tuple[str, float, float]:
-        """Read the first objective: its name, the best trial's, and that of the copy that was trained on."""
-        winner = self._winner()
-        name = winner["objectives"][0]["name"]
-        return name, float(winner["values"][name]), RunDir(self.folder / LONGER).metrics().score(name)
-
-    def _is_better(self) -> bool:
-        """Whether the copy that was trained on is better than the best trial; not if it has no scores."""
-        try:
-            _, before, after = self._scores()
-        except DataError:
-            return False
-        return after > before if self._winner()["objectives"][0]["direction"] == "maximize" else after < before
+    def _taken(self) -> Finalist | None:
+        """Find the copy that is exported; None if the best trial is, as it was."""
+        return best(self._finalists())
 
     def _slowness(self) -> float:
         """How many times as long as alone a step takes beside what else runs: by the cores that trials had; from 1."""
@@ -385,7 +373,8 @@ class Run:
         return self.plan.finish * self._slowness()
 
     def _export(self) -> str:
-        run = self.folder / (LONGER if self._is_better() else WINNER)
+        taken = self._taken()
+        run = taken.copy if taken else self.folder / WINNER
         self._call("export", "export.py", _word("run", run), f"draws={self.plan.draws}", self.judge)
         if not (self._bundle() / "samples.png").is_file():
             raise DataError(f"The export has left nothing in {self._bundle()}. Give the same line again.")
@@ -396,8 +385,8 @@ class Run:
         return f"The judge ({judged.judge}) says {JUDGED_BY} {judged.scores[JUDGED_BY]:.4g}{photos}."
 
     def _bundle(self) -> Path:
-        part = LONGER if self._is_better() else self._winner()["trial"]
-        return EXPORTS / f"{self.folder.name}-{part}"
+        taken = self._taken()
+        return EXPORTS / f"{self.folder.name}-{taken.copy.name if taken else self._finalists()[0].trial}"
 
     def _report(self) -> str:
         self._exported().write(SWEEPS / self.folder.name)
@@ -406,16 +395,18 @@ class Run:
 
     def _exported(self) -> Exported:
         """Describe for the report what was exported, and what it took."""
-        before, after = (run_scores(self.folder / run).values for run in (WINNER, LONGER))
+        taken, first = self._taken(), self._finalists()[0]
+        one = taken or first
+        before, after = (run_scores(run).values for run in (one.run, one.copy))
         judged = {name: value for name, value in run_scores(self._bundle()).values.items() if name in NAMES}
         took = {TITLES[step]: self.state.spent[step] for step in TITLES if self.state.spent.get(step, 0.0) >= 1}
         return Exported(
-            trial=self._winner()["trial"],
-            run=(self.folder / LONGER).as_posix() if self._is_better() else self._winner()["run"],
+            trial=one.trial,
+            run=(one.copy if taken else one.run).as_posix(),
             bundle=self._bundle().as_posix(),
             remark=" ".join(self.state.done[step] for step in ("train", "export")).strip(),
-            before=before if self._is_better() else before | judged,
-            after=after | judged if self._is_better() else after,
+            before=before if taken else before | judged,
+            after=after | judged if taken else after,
             budget=self.budget,
             planned={TITLES[step]: seconds for step, seconds in self.planned.items()},
             spent={title: seconds for title, seconds in took.items() if title != TITLES["report"]},
@@ -447,32 +438,37 @@ class Run:
         At Ctrl-C it gets SIGTERM, and stops at a checkpoint; when this process is killed, too.
         """
         log = self.folder / f"{step}.log"
-        line = [sys.executable, str(COMMANDS / command), *words]
-        # As many threads as a trial has, although slots are free: beside other programs each operation waits until all
-        # its threads have had a core, and two were ten times as slow as one (docs/decisions.md).
-        alone = resources.environment(0, self.plan.slots, [], 1.0) if step in ("train", "export") else {}
-        with log.open("ab") as out:
-            child = subprocess.Popen(
-                line, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-                pass_fds=[self.lock], preexec_fn=_end_with_parent, env={**os.environ, **ENVIRONMENT, **alone},
-            )  # fmt: skip
+        for error in self._run(step, {log: [command, *words]}).values():
+            raise TrainingError(f"{error}\nWhen that is mended, the same line goes on.")
+
+    def _run(self, step: str, commands: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
+        """Run commands of a step side by side to their ends, each with its output in a log; by log, what failed."""
+        children: dict[Path, subprocess.Popen[bytes]] = {}
+        gpus = gpus_of([*self.state.hardware, *self.cfg.train]) if len(commands) > 1 else []
         try:
-            while child.poll() is None:
-                self._show(step, log)
-                time.sleep(LOOK_EVERY)
+            for slot, (log, (command, *words)) in enumerate(commands.items()):
+                # As many threads as a trial has, although slots are free: beside other programs each operation waits
+                # until all its threads have had a core, and two were ten times as slow as one (docs/decisions.md).
+                own = resources.environment(slot, self.plan.slots, gpus, 1.0) if step in ("train", "export") else {}
+                with log.open("ab") as out:
+                    children[log] = subprocess.Popen(
+                        [sys.executable, str(COMMANDS / command), *words], stdin=subprocess.DEVNULL, stdout=out,
+                        stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[self.lock],
+                        preexec_fn=_end_with_parent, env={**os.environ, **ENVIRONMENT, **own},
+                    )  # fmt: skip
+            self._wait(step, children)
         except BaseException:
-            child.terminate()
+            for child in children.values():
+                child.terminate()
             self.display.say("Stopping at a checkpoint; once more stops at once")
-            while child.poll() is None:
-                self._show(step, log)
-                time.sleep(LOOK_EVERY)
+            self._wait(step, children)
             raise
-        if child.returncode:
-            ending = "\n".join(f"  {one}" for one in tail(log, SHOWN))
-            raise TrainingError(
-                f"Step '{TITLES[step]}' failed ({_how(child.returncode)}). {log} has all of it, and ends with:\n"
-                f"{ending}\nWhen that is mended, the same line goes on."
-            )
+        return {log: _failure(step, log, child.returncode) for log, child in children.items() if child.returncode}
+
+    def _wait(self, step: str, children: Mapping[Path, "subprocess.Popen[bytes]"]) -> None:
+        while running := [log for log, child in children.items() if child.poll() is None]:
+            self._show(step, running[0])
+            time.sleep(LOOK_EVERY)
 
     def _show(self, step: str, log: Path) -> None:
         self._tick(step)
@@ -500,30 +496,11 @@ def _how(code: int) -> str:
     return f"exit code {code}" if code > 0 else f"signal {-code}"
 
 
+def _failure(step: str, log: Path, code: int) -> str:
+    ending = "\n".join(f"  {one}" for one in tail(log, SHOWN))
+    return f"Step '{TITLES[step]}' failed ({_how(code)}). {log} has all of it, and ends with:\n{ending}"
+
+
 def _word(key: str, value: Any) -> str:
     """Make an override of a text, whatever is in it."""
     return f"{key}={grammar.quoted(str(value))}"
-
-
-def _copy_to_train(trial: Path, target: Path) -> list[str]:
-    """Copy a finished trial to a folder where it is a single run that was not finished, unless that is there.
-
-    Returns the overrides that it was configured with, without those that only a trial has. A DataError if the trial's
-    folder lacks something, or holds links.
-    """
-    refuse_links_within(trial, "trial", DataError)
-    if not target.exists():
-        new = target.with_name(f"{target.name}.partial")
-        shutil.rmtree(new, ignore_errors=True)  # of a start that was killed
-        (new / LAST_CHECKPOINT.parent).mkdir(parents=True)
-        config = OmegaConf.create(RunDir(trial).config())
-        config.trial = None
-        OmegaConf.save(config, new / CONFIG)
-        for part in (PROVENANCE, BEST_CHECKPOINT, LAST_CHECKPOINT):
-            if not (trial / part).is_file():
-                raise DataError(f"{trial} lacks {part}.")
-            shutil.copy2(trial / part, new / part)
-        new.rename(target)
-    words = [str(word) for word in OmegaConf.load(trial / ".hydra" / "overrides.yaml")]
-    own = [f"trial.{key}=null" for key in ("number", "study", "storage")]
-    return [word for word in words if not word.startswith(("trial.", "minutes="))] + own

@@ -9,7 +9,9 @@ It has the layout of a run folder, so that `generate` and `export` take it as an
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from steady.storage.location import study_folder
 from steady.study.select import ScoredTrial, TrialChoice
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"
+RUNNERS_UP = 7  # trials, at most, that are named behind the chosen one
 BEST_MODEL = FolderKind(
     "the best model",
     "out=DIR",
@@ -59,11 +62,12 @@ def run(cfg: DictConfig) -> Path:
     decision = decide(cfg.select, trials, folder, runs)
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
+    others = runners_up(trials, chosen, runs)
     found = read_study_scores(trials, runs, [chosen.number])
     if (source / JUDGEMENT).exists() and judge.run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
         remark = f"{remark} {left} {judge.COMMAND}.".strip()
-    explanation = Explanation(trials, decision.choice, source, decision.seeds, found, remark)
+    explanation = Explanation(trials, decision.choice, source, decision.seeds, found, remark, others)
     target = Path(cfg.out)
     for place in (target, target.parent):  # a file there is not a best model of before, and stays
         check(place, cfg)
@@ -72,6 +76,20 @@ def run(cfg: DictConfig) -> Path:
     explanation.print(console)
     console.print(f"Copied to {target}.", highlight=False, soft_wrap=True)
     return target
+
+
+def runners_up(trials: FinishedTrials, chosen: ScoredTrial, runs: Path) -> dict[int, Path]:
+    """Find the run folders, by trial, of the best other configurations, in the order in which a sweep confirms them.
+
+    Those whose folder is not there are left out.
+    """
+    by_number = {trial.number: trial for trial in trials.finished}
+    found: dict[int, Path] = {}
+    for number in trials.ranked:
+        if number != chosen.number and len(found) < RUNNERS_UP:
+            with suppress(ExportError):
+                found[number] = find_run(runs, by_number[number], trials.objectives, trials.folders.get(number))
+    return found
 
 
 def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
@@ -122,6 +140,7 @@ class Explanation:
     seeds: Seeds  # the trial under other seeds
     opinion: StudyScores  # what is known of the trials beside their objectives, above all what the judge says
     remark: str = ""  # why the study's confirmation does not count; may be empty
+    runners_up: Mapping[int, Path] = field(default_factory=dict)  # run folders of the best others, see `runners_up`
 
     def print(self, console: Console) -> None:
         """Print the tables and the sentences."""
@@ -137,6 +156,7 @@ class Explanation:
     def as_dict(self) -> dict[str, Any]:
         """Convert to the content of `choice.json`."""
         chosen, confirmed = self.choice.candidate, self.seeds.confirmation
+        by_number = {trial.number: trial for trial in self.trials.finished}
         return {
             "study": self.trials.study,
             "trial": chosen.number,
@@ -146,6 +166,10 @@ class Explanation:
                 {"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in self.trials.objectives
             ],
             **self._described(chosen),
+            "runners_up": [
+                {"trial": number, "run": run.as_posix(), "values": self._values(by_number[number])}
+                for number, run in self.runners_up.items()
+            ],
             "pareto_set": [{"trial": c.number, **self._described(c)} for c in self.trials.front],
             "finished_trials": len(self.trials.finished),
             "seeds": self.seeds.to_dict(),
@@ -238,10 +262,13 @@ class Explanation:
         scores = self._scores(number).values
         return [_number(scores[name]) if name in scores else "" for name in self._columns()]
 
+    def _values(self, trial: ScoredTrial) -> dict[str, float]:
+        return dict(zip((o.name for o in self.trials.objectives), trial.values, strict=True))
+
     def _described(self, candidate: ScoredTrial) -> dict[str, Any]:
         beside = self._scores(candidate.number).beside
         return {
-            "values": dict(zip((o.name for o in self.trials.objectives), candidate.values, strict=True)),
+            "values": self._values(candidate),
             **({"beside": beside} if beside else {}),
             "params": self.trials.params[candidate.number],
         }

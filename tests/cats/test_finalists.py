@@ -1,0 +1,88 @@
+"""Which copy of the best trials is exported, and what is said of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fake_sweeps import judged_as
+
+from catsweep.cats import finalists
+from catsweep.cats.finalists import Finalist, best, verdict
+from catsweep.errors import DataError
+
+SCORES = st.one_of(st.none(), st.floats(1, 100))
+
+
+def finalist(folder: Path, trial: int, before: float, after: float | None, judged: float | None = None,
+             maximise: bool = False) -> Finalist:  # fmt: skip
+    run = folder / str(trial)
+    if after is not None:
+        run.mkdir()
+        (run / "metrics.json").write_text(json.dumps({"scores": {"val/fid": after}}))
+        if judged is not None:
+            judged_as(run, judged, recorded={"val/fid": after})
+    return Finalist(trial, folder / "no", run, "val/fid", maximise, {"val/fid": before})
+
+
+@given(st.lists(SCORES, min_size=1, max_size=4), st.booleans())
+def test_none_that_is_exported_is_worse_than_another_or_than_the_winner_was(
+    tmp_path_factory: pytest.TempPathFactory, after: list[float | None], maximise: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("copies")
+    found = [finalist(folder, trial, 50.0, score, maximise=maximise) for trial, score in enumerate(after)]
+    chosen = best(found)
+    sign = -1 if maximise else 1
+    losses = [sign * 50.0, *(sign * score for score in after if score is not None)]
+    assert (sign * 50.0 if chosen is None else sign * (chosen.after or 0.0)) == min(losses)
+
+
+def test_the_judge_chooses_only_if_it_has_seen_all_that_are_better(tmp_path: Path) -> None:
+    seen = [
+        finalist(tmp_path, 1, 50.0, 30.0, judged=270.0),
+        finalist(tmp_path, 2, 51.0, 40.0, judged=120.0),
+        finalist(tmp_path, 3, 52.0, 60.0, judged=10.0),  # no better than trial 1 was
+    ]
+    chosen = best(seen)
+    assert chosen is not None
+    assert chosen.trial == 2
+    assert verdict(seen, {}).startswith("Trained on, trial 2 is the best by judge/fid. Trial 1: val/fid 50 → 30")
+    unseen = [*seen, finalist(tmp_path, 4, 53.0, 45.0)]
+    chosen = best(unseen)
+    assert chosen is not None
+    assert chosen.trial == 1
+    assert verdict(unseen, {}).startswith("Trained on, trial 1 is the best by val/fid.")
+
+
+def test_of_several_none_of_which_is_better_the_winner_is_told_to_be_taken_as_it_was(tmp_path: Path) -> None:
+    found = [finalist(tmp_path, 1, 50.0, 55.0), finalist(tmp_path, 2, 51.0, None)]
+    assert best(found) is None
+    assert verdict(found, {2: "No."}) == (
+        "Trained on, none is better than trial 1 was, which is taken as it was. Trial 1: val/fid 50 → 55. "
+        "Trial 2 could not be trained on: No."
+    )
+
+
+def test_a_choice_of_an_earlier_version_has_one_finalist(tmp_path: Path) -> None:
+    choice = {"trial": 7, "run": "outputs/s/7", "values": {"val/fid": 3.0}}
+    objectives = [{"name": "val/fid", "direction": "minimize"}]
+    (tmp_path / "winner").mkdir()
+    (tmp_path / "winner/choice.json").write_text(json.dumps({**choice, "objectives": objectives}))
+    [found] = finalists.read(tmp_path / "winner", 4)
+    assert (found.trial, found.copy, found.before) == (7, tmp_path / "longer", 3.0)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "damage",
+    ["", "[]", "{}", '{"trial": 1, "run": "r", "values": {}, "objectives": []}',
+     '{"trial": 1, "run": "r", "values": {"a": 1}, "objectives": [{"name": "a", "direction": "minimize"}], '
+     '"runners_up": [3]}',
+     '{"trial": "../..", "run": "r", "values": {"a": 1}, "objectives": [{"name": "a", "direction": "minimize"}]}'],
+)  # fmt: skip
+def test_a_damaged_choice_is_refused(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "winner").mkdir()
+    (tmp_path / "winner/choice.json").write_text(damage)
+    with pytest.raises(DataError):
+        finalists.read(tmp_path / "winner", 2)
