@@ -169,7 +169,11 @@ def decide(select: str | int | None, trials: FinishedTrials, folder: Path, runs:
     rule = trials.objectives[0].name if select is None else select
     try:
         is_judge = str(rule).strip() == JUDGE
-        choice = by_judge(trials, runs) if is_judge else choose(rule, trials.front, trials.finished, trials.objectives)
+        choice = (
+            by_judge(trials, runs)
+            if is_judge
+            else choose(rule, trials.front, trials.finished, trials.objectives, others=[JUDGE])
+        )
     except StudyError as error:
         raise ExportError(str(error)) from error
     reason = ""

@@ -513,6 +513,7 @@ def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[
     assert {"data=ready", "data.source='data/ready/my-cats-2-32'", "study='my-cats-2-5min'"} <= set(words_of("search"))
     said = capsys.readouterr().out
     assert "5 images are ready; data/ready/my-cats-2-32/report.html shows them. So few are learned by heart" in said
+    assert "4 of 4 photos were taken whole: a face was found for sure in none." in said
 
 
 @pytest.mark.trains

@@ -41,6 +41,13 @@ def test_chosen_trial_is_copied_whole(sweep, cfg, select, trial) -> None:
     assert json.loads((folder / "choice.json").read_text())["trial"] == trial
 
 
+def test_a_rule_that_there_is_not_is_told_with_those_that_there_are(sweep, cfg) -> None:
+    sweep.with_runs("s", FRONT)
+    cfg.select = "Judge"
+    with pytest.raises(ConfigError, match=r"Choose an objective \(val/fid, val/ssim\), 'knee', 'judge', or the number"):
+        choice.run(cfg)
+
+
 def test_what_the_judge_said_goes_with_the_model(sweep, cfg) -> None:
     sweep.with_runs("s", FRONT)
     judged_as(sweep.outputs / "s" / "1", 95.0)

@@ -35,6 +35,7 @@ from catsweep.data.sources import Photos
 from catsweep.errors import CatsweepError, ConfigError, DataError, TrainingError
 from catsweep.metrics.judge import NAMES, read_judged, run_scores
 from catsweep.prepare.pipeline import slug
+from catsweep.records import read_json
 from catsweep.report.exported import Exported
 from steady import grammar, places, printing, resources
 from steady.atomic import write_json
@@ -44,7 +45,7 @@ from steady.signals import COMMAND, SAID
 from steady.watch.progress import duration
 
 COMMANDS = Path(__file__).parents[2]  # the folder of their scripts
-EXPORTS, SWEEPS, READY = Path("outputs/exports"), Path("sweeps"), Path("data/ready")
+EXPORTS, SWEEPS, READY, STAGES = Path("outputs/exports"), Path("sweeps"), Path("data/ready"), Path("data/stages")
 STATE, LOCK, WINNER = "cats.json", ".lock", "winner"  # in the run's folder
 SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds
 PATIENCE = 60.0  # seconds in which the steps of a start that was killed must end
@@ -277,7 +278,17 @@ class Run:
         left = len({row.source for row in ready.rows}) - kept
         how = f"which of {left} photos were left out, and why" if left else "them"
         few = f" So few are learned by heart; {ENOUGH} and more make new cats." if kept < ENOUGH else ""
-        return f"{len(ready)} images are ready; {self._ready() / 'report.html'} shows {how}.{few}"
+        said = f"{len(ready)} images are ready; {self._ready() / 'report.html'} shows {how}.{few}"
+        return " ".join([said, *self._zoomed()])
+
+    def _zoomed(self) -> list[str]:
+        """Read what the preparation remarks on the faces: in a folder without cats it has found none."""
+        for card in sorted((STAGES / self.source).glob("*/card.json")):
+            with suppress(DataError):
+                found = read_json(card)
+                if found.get("stage") == "zoom" and isinstance(notes := found.get("notes"), list):
+                    return [str(note) for note in notes]
+        return []
 
     def _ready(self) -> Path:
         return READY / f"{self.source}-{self.cfg.size}"

@@ -156,13 +156,17 @@ def candidates(study: optuna.Study, k: int | None = None) -> list[int]:
 
 
 def choose(
-    rule: str | int, front: Sequence[ScoredTrial], finished: Sequence[ScoredTrial], objectives: Sequence[Objective]
+    rule: str | int,
+    front: Sequence[ScoredTrial],
+    finished: Sequence[ScoredTrial],
+    objectives: Sequence[Objective],
+    others: Sequence[str] = (),
 ) -> TrialChoice:
     """Choose a trial by a rule, whatever the order in which the trials come.
 
     Rules are an objective, by its full name, its last part (`fid` for `val/fid`), or a piece that occurs in one name
     only: the point of the Pareto set that is best in it, of equals the best in the others in their order; `knee`, see
-    there; or the number of a finished trial, Pareto-optimal or not.
+    there; or the number of a finished trial, Pareto-optimal or not. `others` are rules of the caller's, for the message.
 
     Raises:
         StudyError: no finished trial has that number.
@@ -186,7 +190,7 @@ def choose(
         return TrialChoice(chosen, f"asked for by its number{remark}")
     if rule == "knee":
         return TrialChoice(knee(front, objectives), "the knee of the Pareto set")
-    axis = _axis(rule, [objective.name for objective in objectives])
+    axis = _axis(rule, [objective.name for objective in objectives], ("knee", *others))
     best = min(front, key=lambda c: (c.losses(objectives)[axis], *c.losses(objectives), c.number))
     extreme = "highest" if objectives[axis].maximise else "lowest"
     return TrialChoice(best, f"the {extreme} {objectives[axis].name}", axis)
@@ -226,14 +230,15 @@ def equal_values(a: Sequence[float], b: Sequence[float]) -> bool:
     return len(a) == len(b) and all(math.isclose(x, y, abs_tol=1e-9) for x, y in zip(a, b, strict=True))
 
 
-def _axis(word: str, names: Sequence[str]) -> int:
+def _axis(word: str, names: Sequence[str], rules: Sequence[str]) -> int:
     """Find the index of the objective that a word names."""
     exact = [i for i, name in enumerate(names) if word in (name, name.rpartition("/")[2])]
     fitting = exact or [i for i, name in enumerate(names) if word and word in name]
     if len(fitting) != 1:
         problem = "fits several objectives" if fitting else "is no objective of this study"
+        known = ", ".join(map(repr, rules))
         raise ConfigError(
-            f"select={word} {problem}. Choose an objective ({', '.join(names)}), 'knee', or the number of a trial."
+            f"select={word} {problem}. Choose an objective ({', '.join(names)}), {known}, or the number of a trial."
         )
     return fitting[0]
 
