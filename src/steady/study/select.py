@@ -166,7 +166,7 @@ def choose(
 
     Rules are an objective, by its full name, its last part (`fid` for `val/fid`), or a piece that occurs in one name
     only: the point of the Pareto set that is best in it, of equals the best in the others in their order; `knee`, see
-    there; or the number of a finished trial, Pareto-optimal or not. `others` are rules of the caller's, for the message.
+    there; or the number of a finished trial, Pareto-optimal or not. `others` are further rules, for the message.
 
     Raises:
         StudyError: no finished trial has that number.
