@@ -1,9 +1,10 @@
 """A step of `src/cats.py` that does nothing but leave what the command would leave; its script's name says which.
 
 `fake.json` in the working directory says how it behaves, by step: "fid" of a training; "runners_up", trials that a
-choice names behind the best; "judged", a folder of what else an export leaves; "exit" or "signal" with which it ends
-before it has left anything; "nothing": it ends well all the same; "waits": until the file `go` is there. Of a training,
-there is also a step with the name of the folder that is trained in, such as "longer-4".
+choice names behind the best; "judged", a folder of what else an export or a training leaves; "exit" or "signal" with
+which it ends before it has left anything; "nothing": it ends well all the same; "after": a code with which it ends when
+it has left everything; "waits": until the file `go` is there; "keeps": the folders of trials that are there already. Of
+a training, there is also a step with the name of the folder that is trained in, such as "longer-4".
 """
 
 import json
@@ -41,6 +42,7 @@ def main() -> None:
         sys.exit(fake["exit"])
     if not fake.get("nothing"):
         LEAVE[step](given, fake)
+    sys.exit(fake.get("after", 0))
 
 
 def stopped(*_: object) -> None:
@@ -65,13 +67,14 @@ def prepare(given: dict[str, str], fake: dict[str, object]) -> None:
 
 
 def search(given: dict[str, str], fake: dict[str, object]) -> None:
-    del fake
     seconds = 60 * float(given["minutes"]) + 20
     write(
         f"sweeps/{given['study']}/leaderboard.csv",
         f"trial,state,seconds,cpu_seconds,attempts\n3,complete,{seconds},{60 * float(given['minutes'])},1\n",
     )
     for number in (3, 4, 5):
+        if fake.get("keeps") and Path(f"outputs/{given['study']}/{number}").exists():
+            continue
         trial = f"outputs/{given['study']}/{number}"
         write(f"{trial}/config.yaml", f"model: {{latent_size: 8}}\ntrial: {{number: {number}, study: cats}}\n")
         write(f"{trial}/.hydra/overrides.yaml", f"[model=vae, minutes=0.5, trial.number={number}, seed=0]")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,13 +17,13 @@ SCORES = st.one_of(st.none(), st.floats(1, 100))
 
 
 def finalist(folder: Path, trial: int, before: float, after: float | None, judged: float | None = None,
-             maximise: bool = False) -> Finalist:  # fmt: skip
+             maximise: bool = False, **card: Any) -> Finalist:  # fmt: skip
     run = folder / str(trial)
     if after is not None:
         run.mkdir()
         (run / "metrics.json").write_text(json.dumps({"scores": {"val/fid": after}}))
         if judged is not None:
-            judged_as(run, judged, recorded={"val/fid": after})
+            judged_as(run, judged, recorded={"val/fid": after}, **card)
     return Finalist(trial, folder / "no", run, "val/fid", maximise, {"val/fid": before})
 
 
@@ -32,10 +33,11 @@ def test_none_that_is_exported_is_worse_than_another_or_than_the_winner_was(
 ) -> None:
     folder = tmp_path_factory.mktemp("copies")
     found = [finalist(folder, trial, 50.0, score, maximise=maximise) for trial, score in enumerate(after)]
-    chosen = best(found)
+    chosen, by = best(found)
     sign = -1 if maximise else 1
     losses = [sign * 50.0, *(sign * score for score in after if score is not None)]
     assert (sign * 50.0 if chosen is None else sign * (chosen.after or 0.0)) == min(losses)
+    assert by == "val/fid"
 
 
 def test_the_judge_chooses_only_if_it_has_seen_all_that_are_better(tmp_path: Path) -> None:
@@ -44,20 +46,32 @@ def test_the_judge_chooses_only_if_it_has_seen_all_that_are_better(tmp_path: Pat
         finalist(tmp_path, 2, 51.0, 40.0, judged=120.0),
         finalist(tmp_path, 3, 52.0, 60.0, judged=10.0),  # no better than trial 1 was
     ]
-    chosen = best(seen)
-    assert chosen is not None
-    assert chosen.trial == 2
-    assert verdict(seen, {}).startswith("Trained on, trial 2 is the best by judge/fid. Trial 1: val/fid 50 → 30")
+    assert best(seen) == (seen[1], "judge/fid")
+    assert verdict(seen, {}).startswith(
+        "Trained on, trial 2 is the best by judge/fid, and no longer trial 1, the winner of the search. Trial 1: val"
+    )
     unseen = [*seen, finalist(tmp_path, 4, 53.0, 45.0)]
-    chosen = best(unseen)
-    assert chosen is not None
-    assert chosen.trial == 1
-    assert verdict(unseen, {}).startswith("Trained on, trial 1 is the best by val/fid.")
+    assert best(unseen) == (seen[0], "val/fid")
+    assert verdict(unseen, {}).startswith("Trained on, trial 1 is the best by val/fid. Trial 1")
+
+
+def test_judgements_that_were_made_differently_are_not_compared(tmp_path: Path) -> None:
+    found = [
+        finalist(tmp_path, 1, 50.0, 30.0, judged=270.0),
+        finalist(tmp_path, 2, 51.0, 40.0, judged=120.0, extractor="another"),
+    ]
+    assert best(found) == (found[0], "val/fid")
+
+
+def test_what_training_on_has_made_worse_than_its_own_trial_is_not_taken(tmp_path: Path) -> None:
+    # The second had lost the confirmation in spite of its score.
+    found = [finalist(tmp_path, 1, 50.0, 55.0), finalist(tmp_path, 2, 45.0, 47.0)]
+    assert best(found)[0] is None
 
 
 def test_of_several_none_of_which_is_better_the_winner_is_told_to_be_taken_as_it_was(tmp_path: Path) -> None:
     found = [finalist(tmp_path, 1, 50.0, 55.0), finalist(tmp_path, 2, 51.0, None)]
-    assert best(found) is None
+    assert best(found)[0] is None
     assert verdict(found, {2: "No."}) == (
         "Trained on, none is better than trial 1 was, which is taken as it was. Trial 1: val/fid 50 → 55. "
         "Trial 2 could not be trained on: No."
@@ -79,6 +93,7 @@ def test_a_choice_of_an_earlier_version_has_one_finalist(tmp_path: Path) -> None
     ["", "[]", "{}", '{"trial": 1, "run": "r", "values": {}, "objectives": []}',
      '{"trial": 1, "run": "r", "values": {"a": 1}, "objectives": [{"name": "a", "direction": "minimize"}], '
      '"runners_up": [3]}',
+     '{"trial": 1e999, "run": "r", "values": {"a": 1}, "objectives": [{"name": "a", "direction": "minimize"}]}',
      '{"trial": "../..", "run": "r", "values": {"a": 1}, "objectives": [{"name": "a", "direction": "minimize"}]}'],
 )  # fmt: skip
 def test_a_damaged_choice_is_refused(tmp_path: Path, damage: str) -> None:

@@ -214,7 +214,10 @@ def test_as_many_of_the_best_as_there_are_slots_are_trained_on_side_by_side(
     ]
     assert "run='outputs/cats/mine/longer-4'" in words_of("export")
     out = capsys.readouterr().out
-    best = "Trained on, trial 4 is the best by val/fid. Trial 3: val/fid 40 → 30; trial 4: val/fid 41 → 25."
+    best = (
+        "Trained on, trial 4 is the best by val/fid, and no longer trial 3, the winner of the search. "
+        "Trial 3: val/fid 40 → 30; trial 4: val/fid 41 → 25."
+    )
     assert best in out
     assert "outputs/exports/mine-longer-4/samples.png" in out
     found = Exported.read(Path("sweeps/mine"))
@@ -238,7 +241,7 @@ def test_of_several_that_are_better_the_judge_chooses(capsys: pytest.CaptureFixt
     )
     network = Path("dinov2.onnx")
     network.touch()
-    steps.run(config(f"judge.extractor.file={network}"))
+    steps.run(config(f"judge.extractor.file={network}", "budget=30"))
     out = capsys.readouterr().out
     # The last is what the judge likes best, but no better by the score than what there was.
     assert "trial 3 is the best by judge/fid. Trial 3: val/fid 40 → 30, judge/fid 120; trial 4:" in out
@@ -253,7 +256,7 @@ def test_one_that_cannot_be_trained_on_leaves_the_others(capsys: pytest.CaptureF
     steps.run(config())
     assert "run='outputs/cats/mine/longer-4'" in words_of("export")
     out = capsys.readouterr().out
-    assert "trial 4 is the best by val/fid. Trial 4: val/fid 41 → 30." in out
+    assert "trial 4 is the best by val/fid, and no longer trial 3, the winner of the search. Trial 4: val/fid" in out
     assert "Trial 3 could not be trained on: Step 'train the best on' failed (exit code 3)." in out
     assert "Trial 5 could not be trained on: it has no scores." in out
     assert "When that is mended" not in out
@@ -283,6 +286,74 @@ def test_killed_while_several_train_all_are_stopped_and_go_on(commands: Path) ->
     assert called().count("train") == 3
     assert trainings()["longer-4"] == [words for step, words in calls() if step == "train"][-1]
     assert "trial 4 is the best by val/fid" in state()["done"]["train"]
+
+
+def test_a_copy_that_was_stopped_between_its_score_and_the_judge_gets_both(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, judge = Path("dinov2.onnx"), "judge.extractor.file=dinov2.onnx"
+    network.touch()
+    words = [judge, 'train=["trainer=cpu","hydra.sweeper.n_jobs=2"]', "budget=30"]
+    behave(choose={"runners_up": [4]}, longer={"waits": True})
+    killed = start(commands, config(*words))
+    wait_for(Path("outputs/cats/mine/longer-4/metrics.json").exists)
+    killed.kill()
+    killed.communicate()
+    for name, fid in (("longer", 30.0), ("longer-4", 25.0)):
+        Path(name).mkdir()
+        Path(name, "metrics.json").write_text(json.dumps({"scores": {"val/fid": fid}}))
+        judged_as(Path(name), 10 * fid, recorded={"val/fid": fid})
+    behave(choose={"runners_up": [4]}, **{name: {"judged": name} for name in ("longer", "longer-4")})
+    steps.run(config(*words))
+    assert called().count("train") == 4
+    assert "trial 4 is the best by judge/fid" in state()["done"]["train"]
+
+
+def test_a_process_that_fails_after_its_score_has_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(2))
+    behave(choose={"runners_up": [4]}, **{"longer-4": {"fid": 20.0, "after": 1}})
+    steps.run(config())
+    assert "could not be trained on" not in state()["done"]["train"]
+    assert "run='outputs/cats/mine/longer-4'" in words_of("export")
+
+
+def test_a_judge_of_the_trials_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(2))
+    behave(choose={"runners_up": [4]})
+    steps.run(config('train=["metrics/judge=onnx","judge.extractor.file=mine.onnx"]'))
+    assert not any("judge" in word for words in trainings().values() for word in words)
+
+
+@pytest.mark.security
+def test_a_damaged_runner_up_costs_no_more_than_itself(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(4))
+    behave(choose={"runners_up": [4, 5, 6]}, search={"exit": 1})
+    with pytest.raises(TrainingError):
+        steps.run(config())
+    for number, part, text in ((4, ".hydra/overrides.yaml", "{: ["), (5, "checkpoints/best.ckpt", None)):
+        file = Path(f"outputs/mine/{number}", part)
+        file.parent.mkdir(parents=True)
+        if text is None:
+            file.symlink_to("/etc/passwd")
+        else:
+            file.write_text(text)
+    behave(choose={"runners_up": [4, 5, 6]}, search={"keeps": True})
+    steps.run(config())
+    assert set(trainings()) == {"longer"}
+    said = state()["done"]["train"]
+    assert all(f"Trial {number} could not be trained on: " in said for number in (4, 5, 6))
+
+
+def test_what_was_chosen_stays_chosen() -> None:
+    behave(train={"fid": 30.0}, report={"exit": 1})
+    with pytest.raises(TrainingError):
+        steps.run(config())
+    Path("outputs/cats/mine/longer/metrics.json").write_text('{"scores": {"val/fid": 99.0}}')
+    behave()
+    steps.run(config())
+    found = Exported.read(Path("sweeps/mine"))
+    assert found is not None
+    assert found.run == "outputs/cats/mine/longer"
 
 
 def test_without_time_left_nothing_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from catsweep.errors import DataError
-from catsweep.metrics.judge import JUDGED, read_judged, run_scores
+from catsweep.metrics.judge import JUDGED, Judged, read_judged, run_scores
 from catsweep.runs import BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT, PROVENANCE, SCORES, RunDir
 from steady.safe_paths import refuse_links_within
 
 LONGER = "longer"  # folder of the best one's copy; those of others end with their trial's number
-OTHERS = ("trial.", "minutes=", "metrics/judge=")  # overrides of a trial that its copy has values of its own for
+OVERRIDES = Path(".hydra/overrides.yaml")
+REPLACED = ("trial.", "minutes=")  # overrides of a trial that its copy has values of its own for
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,19 @@ class Finalist:
         return run_scores(self.copy).own.get(self.score)
 
     @property
+    def judged(self) -> Judged | None:
+        """What the judge says of the copy; None without a judge."""
+        found = read_judged(self.copy)
+        return found if found and JUDGED in found.scores else None
+
+    @property
     def is_scored(self) -> bool:
         """Whether the copy was trained to its end."""
         return (self.copy / SCORES).exists()
 
-    @property
-    def judged(self) -> float | None:
-        """What the judge says of the copy, its FID; None without a judge."""
-        found = read_judged(self.copy)
-        return found.scores.get(JUDGED) if found else None
-
-    def is_better(self, than: float) -> bool:
-        """Whether the copy's score is better than another."""
-        after = self.after
-        return after is not None and (after > than if self.maximise else after < than)
+    def loss(self, score: float) -> float:
+        """Turn a score into what is better where it is lower."""
+        return -score if self.maximise else score
 
     def words(self) -> str:
         """Format what training on has brought.
@@ -65,9 +66,8 @@ class Finalist:
         'val/fid 40 → no score'
         """
         after = "no score" if self.after is None else f"{self.after:.4g}"
-        judged = [found.scores[JUDGED] for run in (self.run, self.copy)
-                  if (found := read_judged(run)) and JUDGED in found.scores]  # fmt: skip
-        said = f", {JUDGED} {' → '.join(f'{fid:.4g}' for fid in judged)}" if self.judged is not None else ""
+        judged = [found.scores.get(JUDGED) for run in (self.run, self.copy) if (found := read_judged(run))]
+        said = f", {JUDGED} {' → '.join(f'{fid:.4g}' for fid in judged if fid is not None)}" if self.judged else ""
         return f"{self.score} {self.before:.4g} → {after}{said}"
 
 
@@ -80,81 +80,85 @@ def read(winner: Path, count: int) -> list[Finalist]:
     try:
         if choice is None:
             raise KeyError("trial")
-        objective = choice["objectives"][0]
-        others = choice.get("runners_up", [])[: count - 1]  # earlier versions named none
-        return [
-            Finalist(
-                trial=int(one["trial"]),
-                run=Path(one["run"]),
-                copy=winner.with_name(f"{LONGER}-{int(one['trial'])}" if one in others else LONGER),
-                score=str(objective["name"]),
-                maximise=objective["direction"] == "maximize",
-                values={str(name): float(one["values"][name]) for name in (o["name"] for o in choice["objectives"])},
-            )
-            for one in (choice, *others)
-        ]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{winner} does not say which trial is the best. Give the same line again.") from error
+        names = [str(objective["name"]) for objective in choice["objectives"]]
+        maximise = choice["objectives"][0]["direction"] == "maximize"
+        found: list[Finalist] = []
+        for one in (choice, *choice.get("runners_up", [])[: count - 1]):  # earlier versions named none
+            number, values = int(one["trial"]), {name: float(one["values"][name]) for name in names}
+            copy = winner.with_name(f"{LONGER}-{number}" if found else LONGER)
+            found.append(Finalist(number, Path(one["run"]), copy, names[0], maximise, values))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{winner} does not say which trial is the best. Give the same line again, or begin another run: name=NAME."
+        ) from error
+    return found
 
 
-def best(finalists: Sequence[Finalist]) -> Finalist | None:
-    """Choose the copy to export; None if none is better than the trial that won the search, the first of them.
+def best(finalists: Sequence[Finalist]) -> tuple[Finalist | None, str]:
+    """Choose the copy to export, and say by which score; None if none is better than the winner of the search was.
 
-    If the judge has seen all that are better, it chooses among them: what was searched by one network's features is
-    compared by another's. Else the score does, of equals the first.
+    That is the first of them. A copy that training on has made worse than its own trial counts no more. If the judge
+    has seen all that are left, it chooses: what was searched by one network's features is compared by another's. Else
+    the score does, of equals the first.
     """
-    better = _better(finalists)
-    if not better:
-        return None
-    sign = -1 if better[0].maximise else 1
-    judge = _judge_chooses(better)
-    return min(better, key=lambda one: (one.judged if judge else sign * (one.after or 0.0)) or 0.0)
-
-
-def _better(finalists: Sequence[Finalist]) -> list[Finalist]:
-    return [one for one in finalists if one.is_better(finalists[0].before)]
-
-
-def _judge_chooses(better: Sequence[Finalist]) -> bool:
-    return len(better) > 1 and all(one.judged is not None for one in better)
+    left = [
+        (one.loss(one.after), one)
+        for one in finalists
+        if one.after is not None and one.loss(one.after) < min(one.loss(finalists[0].before), one.loss(one.before))
+    ]
+    judged = [one.judged for _, one in left]
+    seen = [found for found in judged if found is not None]
+    alike = all(found.cards[JUDGED].measure() == seen[0].cards[JUDGED].measure() for found in seen)
+    if len(left) > 1 and len(seen) == len(left) and alike:
+        left = [(found.scores[JUDGED], one) for found, (_, one) in zip(seen, left, strict=True)]
+        return min(left, key=lambda pair: pair[0])[1], JUDGED
+    return (min(left, key=lambda pair: pair[0])[1] if left else None), finalists[0].score
 
 
 def verdict(finalists: Sequence[Finalist], failed: Mapping[int, str]) -> str:
-    """Say what training on has brought; `failed` are the reasons of trials that could not be, at least one was."""
-    chosen, first = best(finalists), finalists[0]
+    """Say what training on has brought; `failed` are the reasons of trials that could not be."""
+    (chosen, by), first = best(finalists), finalists[0]
+    trained = [one for one in finalists if one.trial not in failed]
     if len(finalists) == 1:
+        if failed:
+            return f"It could not be trained on, and is taken as it was: {failed[first.trial]}"
         said = "it is better" if chosen else "it is no better, so it is taken as it was"
         return f"Trained on, {said}: {first.words()}."
-    trained = [one for one in finalists if one.trial not in failed]
     if chosen is None:
         said = f"none is better than trial {first.trial} was, which is taken as it was"
     else:
-        said = f"trial {chosen.trial} is the best by {JUDGED if _judge_chooses(_better(finalists)) else first.score}"
+        now = "" if chosen is first else f", and no longer trial {first.trial}, the winner of the search"
+        said = f"trial {chosen.trial} is the best by {by}{now}"
     told = "; ".join(f"trial {one.trial}: {one.words()}" for one in trained)
     lost = "".join(f" Trial {trial} could not be trained on: {why}" for trial, why in failed.items())
-    return f"Trained on, {said}. {told[0].upper()}{told[1:]}.{lost}"
+    return f"Trained on, {said}.{f' {told[0].upper()}{told[1:]}.' if told else ''}{lost}"
 
 
 def copy_to_train(finalist: Finalist) -> list[str]:
     """Copy a finished trial to a folder where it is a single run that was not finished, unless that is there.
 
     Returns the overrides that it was configured with, without those that only a trial has. A DataError if the trial's
-    folder lacks something, or holds links.
+    folder lacks something, holds links, or is damaged.
     """
     trial, target = finalist.run, finalist.copy
-    refuse_links_within(trial, "trial", DataError)
-    if not target.exists():
-        new = target.with_name(f"{target.name}.partial")
-        shutil.rmtree(new, ignore_errors=True)  # of a start that was killed
-        (new / LAST_CHECKPOINT.parent).mkdir(parents=True)
-        config: Any = OmegaConf.create(RunDir(trial).config())
-        config.trial = None
-        OmegaConf.save(config, new / CONFIG)
-        for part in (PROVENANCE, BEST_CHECKPOINT, LAST_CHECKPOINT):
-            if not (trial / part).is_file():
-                raise DataError(f"{trial} lacks {part}.")
-            shutil.copy2(trial / part, new / part)
-        new.rename(target)
-    words = [str(word) for word in OmegaConf.load(trial / ".hydra" / "overrides.yaml")]
+    try:
+        if not target.exists():
+            refuse_links_within(trial, "trial", DataError)
+            new = target.with_name(f"{target.name}.partial")
+            shutil.rmtree(new, ignore_errors=True)  # of a start that was killed
+            config: Any = OmegaConf.create(RunDir(trial).config())
+            config.trial = None
+            for part in (PROVENANCE, BEST_CHECKPOINT, LAST_CHECKPOINT, OVERRIDES):
+                if not (trial / part).is_file():
+                    raise DataError(f"{trial} lacks {part}.")
+                (new / part).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(trial / part, new / part)
+            OmegaConf.save(config, new / CONFIG)
+            new.rename(target)
+        # Copies of earlier versions have no overrides of their own.
+        overrides = target / OVERRIDES if (target / OVERRIDES).exists() else trial / OVERRIDES
+        words = [str(word) for word in OmegaConf.load(overrides)]
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"{trial} cannot be copied: {error}") from error
     own = [f"trial.{key}=null" for key in ("number", "study", "storage")]
-    return [word for word in words if not word.startswith(OTHERS)] + own
+    return [word for word in words if not word.startswith(REPLACED)] + own

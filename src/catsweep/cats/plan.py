@@ -16,7 +16,7 @@ PREPARE, PER_PHOTO = 15.0, 0.15  # the second on one core
 START, START_UNCHECKED = 60.0, 30.0  # from the sweep's command to its first trial, with and without the preflight
 AROUND = 25.0  # a trial's own start and final scores, beside those of the other slots
 ALONE = 10.0  # the same of a training that runs alone
-JUDGED = 35.0  # one run by the judge: 20 to 47, by machine
+JUDGED_SECONDS = 35.0  # one run by the judge: 20 to 47, by machine
 RUNS_JUDGED = 8  # of a sweep: the Pareto set, the best three and the confirmed, some of which are the same
 FINISH, FINISH_SHORT = 75.0, 40.0  # choosing, exporting and reporting, with 8 and with 2 draws for the intervals
 SHORT = 15 * 60.0  # budgets below have no preflight and no confirmation, and 2 draws
@@ -58,7 +58,7 @@ class Plan:
         prepare = PREPARE + PER_PHOTO * photos / slots if photos else 0.0
         short = budget - prepare < SHORT
         finish, start = (FINISH_SHORT, START_UNCHECKED) if short else (FINISH, START)
-        finish += JUDGED if judge else 0.0
+        finish += JUDGED_SECONDS if judge else 0.0
         least = start + AROUND + SHORTEST
         between = budget - prepare - finish
         if between < least:
@@ -74,7 +74,7 @@ class Plan:
         seeds = min(2, slots)
         confirm = 0.0 if short else math.ceil(TOP * seeds / slots) * (training + AROUND)
         judged = judge and budget - prepare >= JUDGED_FROM
-        confirm = min(confirm + (RUNS_JUDGED * JUDGED if judged else 0.0), between - search)
+        confirm = min(confirm + (RUNS_JUDGED * JUDGED_SECONDS if judged else 0.0), between - search)
         return cls(
             prepare, search, confirm, between - search - confirm, finish, minutes=round(training / 60, 2), slots=slots,
             seeds=0 if short else seeds, judged=judged, checked=not short, draws=2 if short else 8,

@@ -29,14 +29,15 @@ from rich.table import Column, Table
 from catsweep.cats.display import Lines, Progress, display_for, tail
 from catsweep.cats.finalists import Finalist, best, copy_to_train, read, verdict
 from catsweep.cats.hardware import Hardware, gpus_of, require
-from catsweep.cats.plan import ALONE, AROUND, JUDGED, START_UNCHECKED, Plan
+from catsweep.cats.plan import ALONE, AROUND, JUDGED_SECONDS, START_UNCHECKED, Plan
 from catsweep.data.ready import ReadySet, no_photos_message
 from catsweep.data.sources import Photos
 from catsweep.errors import CatsweepError, ConfigError, DataError, TrainingError
-from catsweep.metrics.judge import NAMES, read_judged, run_scores
+from catsweep.metrics.judge import JUDGED, NAMES, read_judged, run_scores
 from catsweep.prepare.pipeline import slug
 from catsweep.records import read_json
 from catsweep.report.exported import Exported
+from catsweep.runs import SCORES
 from steady import grammar, places, printing, resources
 from steady.atomic import write_json
 from steady.jobs.detached import PR_SET_PDEATHSIG, prctl
@@ -49,11 +50,11 @@ EXPORTS, SWEEPS, READY, STAGES = Path("outputs/exports"), Path("sweeps"), Path("
 STATE, LOCK, WINNER = "cats.json", ".lock", "winner"  # in the run's folder
 SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds
 PATIENCE = 60.0  # seconds in which the steps of a start that was killed must end
-JUDGED_BY = "judge/fid"
 SHOWN = 12  # lines of the log of a step that failed
 ENOUGH = 100  # photos
 HALVINGS = 5  # of an image, by the deepest network that the search tries
 LEAST_MORE = 0.1  # as a share of the time that the best was trained for: less is not worth another training's start
+JUDGED_SHARE = 0.1  # of the time for training on, at most, for the judge
 BUSY = 180.0  # seconds to the first trial that a busy machine is given
 SLOWEST = 6.0  # times as slow as alone that a machine is taken for, at most
 TITLES = {
@@ -162,6 +163,7 @@ class State:
     starts: dict[str, int] = field(default_factory=dict)  # of each step
     done: dict[str, str] = field(default_factory=dict)  # finished steps, and what there is to say of them
     plan: dict[str, Any] | None = None  # of the search and what follows it, once the search has begun
+    taken: str | None = None  # folder of the copy that is exported, "" for the trial as it was; None: not known yet
     hardware: list[str] = field(default_factory=list)  # the words of `Hardware` that it has begun with
 
     @classmethod
@@ -176,6 +178,9 @@ class State:
             state.hardware = found.get("hardware", [])  # earlier versions knew none
             if not isinstance(state.hardware, list) or not all(isinstance(word, str) for word in state.hardware):
                 raise TypeError(f"hardware is {state.hardware!r}")
+            state.taken = found.get("taken")
+            if not isinstance(state.taken, str | None):
+                raise TypeError(f"taken is {state.taken!r}")
             state.spent = {step: max(0.0, float(found["spent"].get(step, 0))) for step in TITLES}
             state.starts = {step: int(found["starts"].get(step, 0)) for step in TITLES}
             state.done = {step: str(found["done"][step]) for step in TITLES if step in found["done"]}
@@ -328,32 +333,43 @@ class Run:
 
     def _train(self) -> str:
         """Train copies of the best trials on for the time that is left; one counts only if it is better."""
-        plan, finalists = self.plan, self._finalists()
-        judged = plan.judged or (self.judged and len(finalists) > 1)  # it chooses among several
-        around = self._slowness() * ((ALONE if len(finalists) == 1 else AROUND) + (JUDGED if judged else 0.0))
-        more = self.left - self._finish() - around
+        plan, finalists, slowness = self.plan, self._finalists(), self._slowness()
+        own = slowness * (ALONE if len(finalists) == 1 else AROUND)
+        more = self.left - self._finish() - own
+        # What earlier starts of this step took was training, but for what each needs before it.
+        before = self.state.spent.get("train", 0.0) - (self.state.starts["train"] - 1) * slowness * ALONE
+        judging = slowness * JUDGED_SECONDS
+        judged = plan.judged or (
+            self.judged and len(finalists) > 1 and judging < JUDGED_SHARE * (max(0.0, before) + more)
+        )
+        more -= judging if judged else 0.0
         if more < LEAST_MORE * 60 * plan.minutes and not any(one.copy.exists() for one in finalists):
+            self.state.taken = ""
             return "No time is left to train it on."
-        # What earlier starts of this step took was training, but for what each needs before and after it.
-        before = self.state.spent.get("train", 0.0) - (self.state.starts["train"] - 1) * around
         minutes = plan.minutes + max(0.0, max(0.0, before) + more) / 60
-        own = [f"minutes={minutes:.3f}", self.judge if judged else "metrics/judge=none"]
-        lines, failed = {}, {}
+        words = [f"minutes={minutes:.3f}"]
+        if not any(str(word).startswith(("metrics/judge=", "judge.")) for word in self.cfg.train):
+            words.append(self.judge if judged else "metrics/judge=none")
+        lines: dict[Path, list[str]] = {}
+        logs = {one.trial: self.folder / f"train-{one.trial}.log" for one in finalists[1:]}
+        logs[finalists[0].trial] = self.folder / "train.log"
+        failed = {}
         for one in finalists:
-            if one.is_scored:
-                continue
-            try:
-                words = copy_to_train(one)
-            except CatsweepError as error:
-                failed[one.trial] = str(error)
-            else:
-                log = self.folder / ("train.log" if one is finalists[0] else f"train-{one.trial}.log")
-                lines[log] = one, ["train.py", *words, *own, _word("resume", one.copy)]
-        errors = self._run("train", {log: words for log, (_, words) in lines.items()})
-        failed |= {lines[log][0].trial: error for log, error in errors.items()}
-        failed = {one.trial: "it has no scores." for one in finalists if not one.is_scored} | failed
-        if len(failed) == len(finalists):
-            return f"It could not be trained on, and is taken as it was: {failed[finalists[0].trial]}"
+            if one.is_scored and judged and one.judged is None:  # a stop came between the two; both are done again
+                (one.copy / SCORES).unlink()
+            if not one.is_scored:
+                try:
+                    lines[logs[one.trial]] = ["train.py", *copy_to_train(one), *words, _word("resume", one.copy)]
+                except CatsweepError as error:
+                    failed[one.trial] = str(error)
+        errors = self._run("train", lines)
+        failed |= {
+            one.trial: errors.get(logs[one.trial], "it has no scores.")
+            for one in finalists
+            if not one.is_scored and one.trial not in failed
+        }
+        taken, _ = best(finalists)
+        self.state.taken = taken.copy.name if taken else ""
         return verdict(finalists, failed)
 
     def _finalists(self) -> list[Finalist]:
@@ -362,7 +378,10 @@ class Run:
 
     def _taken(self) -> Finalist | None:
         """Find the copy that is exported; None if the best trial is, as it was."""
-        return best(self._finalists())
+        finalists = self._finalists()
+        if self.state.taken is None:  # a version that did not note it has trained on
+            return best(finalists)[0]
+        return next((one for one in finalists if one.copy.name == self.state.taken), None)
 
     def _slowness(self) -> float:
         """How many times as long as alone a step takes beside what else runs: by the cores that trials had; from 1."""
@@ -390,10 +409,10 @@ class Run:
         if not (self._bundle() / "samples.png").is_file():
             raise DataError(f"The export has left nothing in {self._bundle()}. Give the same line again.")
         judged = read_judged(self._bundle())
-        if judged is None or JUDGED_BY not in judged.scores:
+        if judged is None or JUDGED not in judged.scores:
             return ""
-        photos = f"; real photos get {judged.reference[JUDGED_BY]:.4g}" if JUDGED_BY in judged.reference else ""
-        return f"The judge ({judged.judge}) says {JUDGED_BY} {judged.scores[JUDGED_BY]:.4g}{photos}."
+        photos = f"; real photos get {judged.reference[JUDGED]:.4g}" if JUDGED in judged.reference else ""
+        return f"The judge ({judged.judge}) says {JUDGED} {judged.scores[JUDGED]:.4g}{photos}."
 
     def _bundle(self) -> Path:
         taken = self._taken()
@@ -455,12 +474,12 @@ class Run:
     def _run(self, step: str, commands: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
         """Run commands of a step side by side to their ends, each with its output in a log; by log, what failed."""
         children: dict[Path, subprocess.Popen[bytes]] = {}
-        gpus = gpus_of([*self.state.hardware, *self.cfg.train]) if len(commands) > 1 else []
+        gpus, share = gpus_of([*self.state.hardware, *self.cfg.train]) if step == "train" else ([], 1.0)
         try:
             for slot, (log, (command, *words)) in enumerate(commands.items()):
                 # As many threads as a trial has, although slots are free: beside other programs each operation waits
                 # until all its threads have had a core, and two were ten times as slow as one (docs/decisions.md).
-                own = resources.environment(slot, self.plan.slots, gpus, 1.0) if step in ("train", "export") else {}
+                own = resources.environment(slot, self.plan.slots, gpus, share) if step in ("train", "export") else {}
                 with log.open("ab") as out:
                     children[log] = subprocess.Popen(
                         [sys.executable, str(COMMANDS / command), *words], stdin=subprocess.DEVNULL, stdout=out,

@@ -37,7 +37,7 @@ from steady.storage.location import study_folder
 from steady.study.select import ScoredTrial, TrialChoice
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"
-RUNNERS_UP = 7  # trials, at most, that are named behind the chosen one
+RUNNERS_UP = 3  # trials, at most, that are named behind the chosen one; `src/cats.py` trains them on
 BEST_MODEL = FolderKind(
     "the best model",
     "out=DIR",
@@ -62,7 +62,7 @@ def run(cfg: DictConfig) -> Path:
     decision = decide(cfg.select, trials, folder, runs)
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
-    others = runners_up(trials, chosen, runs)
+    others = runners_up(trials, decision.choice, runs)
     found = read_study_scores(trials, runs, [chosen.number])
     if (source / JUDGEMENT).exists() and judge.run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
@@ -78,17 +78,19 @@ def run(cfg: DictConfig) -> Path:
     return target
 
 
-def runners_up(trials: FinishedTrials, chosen: ScoredTrial, runs: Path) -> dict[int, Path]:
-    """Find the run folders, by trial, of the best other configurations, in the order in which a sweep confirms them.
+def runners_up(trials: FinishedTrials, choice: TrialChoice, runs: Path) -> dict[int, Path]:
+    """Find the run folders, by trial, of the best other configurations by the objective that has chosen, or the first.
 
     Those whose folder is not there are left out.
     """
-    by_number = {trial.number: trial for trial in trials.finished}
+    others = [one for one in trials.finished if one.number in trials.ranked and one != choice.candidate]
+    axis = choice.objective or 0
     found: dict[int, Path] = {}
-    for number in trials.ranked:
-        if number != chosen.number and len(found) < RUNNERS_UP:
-            with suppress(ExportError):
-                found[number] = find_run(runs, by_number[number], trials.objectives, trials.folders.get(number))
+    for trial in sorted(others, key=lambda one: (one.losses(trials.objectives)[axis], one.number)):
+        with suppress(ExportError):
+            found[trial.number] = find_run(runs, trial, trials.objectives, trials.folders.get(trial.number))
+        if len(found) == RUNNERS_UP:
+            break
     return found
 
 
