@@ -46,7 +46,8 @@ def main() -> None:
 
 
 def stopped(*_: object) -> None:
-    Path("stopped").write_text("at a checkpoint")
+    with Path("stopped").open("a") as file:
+        file.write("at a checkpoint\n")
     sys.exit(143)
 
 

@@ -279,7 +279,7 @@ def test_killed_while_several_train_all_are_stopped_and_go_on(commands: Path) ->
     wait_for(lambda: all(Path(f"outputs/cats/mine/{log}.log").read_text() for log in ("train", "train-4")))
     killed.kill()
     killed.communicate()
-    wait_for(Path("stopped").exists)
+    wait_for(lambda: Path("stopped").exists() and Path("stopped").read_text().count("\n") == 2)
     Path("outputs/cats/mine/longer/metrics.json").write_text('{"scores": {"val/fid": 33.0}}')  # one had ended
     behave(choose={"runners_up": [4]})
     steps.run(config('train=["trainer=cpu","hydra.sweeper.n_jobs=2"]'))
