@@ -62,7 +62,11 @@ def prepare(given: dict[str, str], fake: dict[str, object]) -> None:
     Path("ready").rename(f"data/ready/{given['name']}-{given['size']}")
     for stage, note in (
         ("original", "no"),
-        ("zoom", "4 of 4 photos were taken whole: a face was found for sure in none."),
+        (
+            "zoom",
+            "4 of 4 photos were taken whole: a face was found for sure in none. "
+            "To cut to the face all the same: zoom.whole=never.",
+        ),
     ):
         write(f"data/stages/{given['name']}/{stage}/card.json", {"stage": stage, "notes": [note]})
 

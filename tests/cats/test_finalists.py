@@ -73,8 +73,16 @@ def test_of_several_none_of_which_is_better_the_winner_is_told_to_be_taken_as_it
     found = [finalist(tmp_path, 1, 50.0, 55.0), finalist(tmp_path, 2, 51.0, None)]
     assert best(found)[0] is None
     assert verdict(found, {2: "No."}) == (
-        "Trained on, none is better than trial 1 was, which is taken as it was. Trial 1: val/fid 50 → 55. "
-        "Trial 2 could not be trained on: No."
+        "Trained on, none got better and is better than trial 1 was, which is taken as it was. "
+        "Trial 1: val/fid 50 → 55. Trial 2 could not be trained on: No."
+    )
+
+
+def test_of_several_all_of_which_failed_the_reasons_are_told(tmp_path: Path) -> None:
+    found = [finalist(tmp_path, trial, 50.0, None) for trial in (1, 2)]
+    assert verdict(found, {1: "No.", 2: "Neither."}) == (
+        "Trained on, none got anywhere, and trial 1 is taken as it was. Trial 1 could not be trained on: No. "
+        "Trial 2 could not be trained on: Neither."
     )
 
 

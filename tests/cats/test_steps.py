@@ -288,9 +288,7 @@ def test_killed_while_several_train_all_are_stopped_and_go_on(commands: Path) ->
     assert "trial 4 is the best by val/fid" in state()["done"]["train"]
 
 
-def test_a_copy_that_was_stopped_between_its_score_and_the_judge_gets_both(
-    commands: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_was_stopped_between_its_score_and_the_judge_is_told(commands: Path) -> None:
     network, judge = Path("dinov2.onnx"), "judge.extractor.file=dinov2.onnx"
     network.touch()
     words = [judge, 'train=["trainer=cpu","hydra.sweeper.n_jobs=2"]', "budget=30"]
@@ -299,14 +297,14 @@ def test_a_copy_that_was_stopped_between_its_score_and_the_judge_gets_both(
     wait_for(Path("outputs/cats/mine/longer-4/metrics.json").exists)
     killed.kill()
     killed.communicate()
-    for name, fid in (("longer", 30.0), ("longer-4", 25.0)):
-        Path(name).mkdir()
-        Path(name, "metrics.json").write_text(json.dumps({"scores": {"val/fid": fid}}))
-        judged_as(Path(name), 10 * fid, recorded={"val/fid": fid})
-    behave(choose={"runners_up": [4]}, **{name: {"judged": name} for name in ("longer", "longer-4")})
+    Path("judged").mkdir()
+    Path("judged/metrics.json").write_text(json.dumps({"scores": {"val/fid": 33.0}}))
+    judged_as(Path("judged"), 100.0, recorded={"val/fid": 33.0})
+    behave(choose={"runners_up": [4]}, longer={"judged": "judged"})
     steps.run(config(*words))
-    assert called().count("train") == 4
-    assert "trial 4 is the best by judge/fid" in state()["done"]["train"]
+    said = state()["done"]["train"]
+    assert "trial 4 is the best by val/fid" in said
+    assert "The judge has not seen trial 4, so val/fid chose." in said
 
 
 def test_a_process_that_fails_after_its_score_has_trained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,11 +315,17 @@ def test_a_process_that_fails_after_its_score_has_trained(monkeypatch: pytest.Mo
     assert "run='outputs/cats/mine/longer-4'" in words_of("export")
 
 
-def test_a_judge_of_the_trials_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(["metrics/judge=onnx", "judge.extractor.file=mine.onnx"], True), (["metrics/judge=none"], False)],
+)
+def test_a_judge_of_the_trials_own_is_left_alone(given: list[str], told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(2))
+    Path("dinov2.onnx").touch()
     behave(choose={"runners_up": [4]})
-    steps.run(config('train=["metrics/judge=onnx","judge.extractor.file=mine.onnx"]'))
+    steps.run(config(f"train={json.dumps(given)}", "judge.extractor.file=dinov2.onnx", "budget=30"))
     assert not any("judge" in word for words in trainings().values() for word in words)
+    assert ("The judge has not seen trials 3 and 4" in state()["done"]["train"]) == told
 
 
 @pytest.mark.security
@@ -585,6 +589,7 @@ def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "5 images are ready; data/ready/my-cats-2-32/report.html shows them. So few are learned by heart" in said
     assert "4 of 4 photos were taken whole: a face was found for sure in none." in said
+    assert 'To cut to the face all the same: prepare=["zoom.whole=never"].' in said
 
 
 @pytest.mark.trains

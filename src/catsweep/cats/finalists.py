@@ -12,10 +12,12 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from catsweep.errors import DataError
 from catsweep.metrics.judge import JUDGED, Judged, read_judged, run_scores
 from catsweep.runs import BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT, PROVENANCE, SCORES, RunDir
+from steady import printing
 from steady.safe_paths import refuse_links_within
 
 LONGER = "longer"  # folder of the best one's copy; those of others end with their trial's number
@@ -95,9 +97,10 @@ def read(winner: Path, count: int) -> list[Finalist]:
 
 
 def best(finalists: Sequence[Finalist]) -> tuple[Finalist | None, str]:
-    """Choose the copy to export, and say by which score; None if none is better than the winner of the search was.
+    """Choose the copy to export, and say by which score; None if training on has made none better.
 
-    That is the first of them. A copy that training on has made worse than its own trial counts no more. If the judge
+    Better is a copy that has a better score than the winner of the search had, the first of them, and than its own
+    trial had: one that lost the confirmation in spite of its score is not taken for that score. If the judge
     has seen all that are left, it chooses: what was searched by one network's features is compared by another's. Else
     the score does, of equals the first.
     """
@@ -115,8 +118,8 @@ def best(finalists: Sequence[Finalist]) -> tuple[Finalist | None, str]:
     return (min(left, key=lambda pair: pair[0])[1] if left else None), finalists[0].score
 
 
-def verdict(finalists: Sequence[Finalist], failed: Mapping[int, str]) -> str:
-    """Say what training on has brought; `failed` are the reasons of trials that could not be."""
+def verdict(finalists: Sequence[Finalist], failed: Mapping[int, str], judged: bool = False) -> str:
+    """Say what training on has brought; `failed` are the reasons of trials that could not be, `judged` if all were."""
     (chosen, by), first = best(finalists), finalists[0]
     trained = [one for one in finalists if one.trial not in failed]
     if len(finalists) == 1:
@@ -124,14 +127,18 @@ def verdict(finalists: Sequence[Finalist], failed: Mapping[int, str]) -> str:
             return f"It could not be trained on, and is taken as it was: {failed[first.trial]}"
         said = "it is better" if chosen else "it is no better, so it is taken as it was"
         return f"Trained on, {said}: {first.words()}."
-    if chosen is None:
-        said = f"none is better than trial {first.trial} was, which is taken as it was"
+    if not trained:
+        said = f"none got anywhere, and trial {first.trial} is taken as it was"
+    elif chosen is None:
+        said = f"none got better and is better than trial {first.trial} was, which is taken as it was"
     else:
         now = "" if chosen is first else f", and no longer trial {first.trial}, the winner of the search"
         said = f"trial {chosen.trial} is the best by {by}{now}"
     told = "; ".join(f"trial {one.trial}: {one.words()}" for one in trained)
     lost = "".join(f" Trial {trial} could not be trained on: {why}" for trial, why in failed.items())
-    return f"Trained on, {said}.{f' {told[0].upper()}{told[1:]}.' if told else ''}{lost}"
+    unseen = [one.trial for one in trained if judged and one.judged is None]
+    blind = f" The judge has not seen {printing.trials(unseen)}, so {first.score} chose." if unseen else ""
+    return f"Trained on, {said}.{f' {told[0].upper()}{told[1:]}.' if told else ''}{blind}{lost}"
 
 
 def copy_to_train(finalist: Finalist) -> list[str]:
@@ -158,7 +165,7 @@ def copy_to_train(finalist: Finalist) -> list[str]:
         # Copies of earlier versions have no overrides of their own.
         overrides = target / OVERRIDES if (target / OVERRIDES).exists() else trial / OVERRIDES
         words = [str(word) for word in OmegaConf.load(overrides)]
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise DataError(f"{trial} cannot be copied: {error}") from error
     own = [f"trial.{key}=null" for key in ("number", "study", "storage")]
     return [word for word in words if not word.startswith(REPLACED)] + own

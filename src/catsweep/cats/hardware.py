@@ -60,7 +60,7 @@ class Hardware:
 def gpus_of(words: Sequence[str]) -> tuple[list[str], float]:
     """List the ids of the GPUs that a sweep with these words for `src/train.py` uses, and how many a trial has.
 
-    None on the processor. Those that share a GPU in the sweep may have one each here, for there are fewer.
+    None on the processor. Trials that share a GPU count as having one each.
 
     >>> gpus_of(["trainer=cpu", "hydra.sweeper.gpus=0"])
     ([], 1.0)

@@ -27,7 +27,7 @@ SEARCHED_SHORT = 0.7
 TRIALS = 10  # that are trained to their end; pruning makes more of them
 ENOUGH, LONGEST, SHORTEST = 90.0, 15 * 60.0, 20.0  # seconds of training of a trial
 ROUNDS, ROUNDS_SHORT = 3, 2  # trials one after another in a slot; of two, one is that which is known to be good
-FINALISTS = 4  # that are trained on, one in a slot: the fifth of a search hardly wins, and each slows the others
+FINALISTS = 4  # that are trained on, one in a slot; a guess. A choice names three runners-up.
 TOP = 2  # of the confirmation, which so chooses; with two seeds each, two slots are busy to its end
 
 

@@ -37,7 +37,6 @@ from catsweep.metrics.judge import JUDGED, NAMES, read_judged, run_scores
 from catsweep.prepare.pipeline import slug
 from catsweep.records import read_json
 from catsweep.report.exported import Exported
-from catsweep.runs import SCORES
 from steady import grammar, places, printing, resources
 from steady.atomic import write_json
 from steady.jobs.detached import PR_SET_PDEATHSIG, prctl
@@ -52,6 +51,7 @@ SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds
 PATIENCE = 60.0  # seconds in which the steps of a start that was killed must end
 SHOWN = 12  # lines of the log of a step that failed
 ENOUGH = 100  # photos
+NEVER = "zoom.whole=never"  # a word for src/prepare.py
 HALVINGS = 5  # of an image, by the deepest network that the search tries
 LEAST_MORE = 0.1  # as a share of the time that the best was trained for: less is not worth another training's start
 JUDGED_SHARE = 0.1  # of the time for training on, at most, for the judge
@@ -292,7 +292,7 @@ class Run:
             with suppress(DataError):
                 found = read_json(card)
                 if found.get("stage") == "zoom" and isinstance(notes := found.get("notes"), list):
-                    return [str(note) for note in notes]
+                    return [str(note).replace(NEVER, f'prepare=["{NEVER}"]') for note in notes]
         return []
 
     def _ready(self) -> Path:
@@ -339,24 +339,28 @@ class Run:
         # What earlier starts of this step took was training, but for what each needs before it.
         before = self.state.spent.get("train", 0.0) - (self.state.starts["train"] - 1) * slowness * ALONE
         judging = slowness * JUDGED_SECONDS
-        judged = plan.judged or (
-            self.judged and len(finalists) > 1 and judging < JUDGED_SHARE * (max(0.0, before) + more)
-        )
+        given = [word for word in map(str, self.cfg.train) if word.startswith(("metrics/judge=", "judge."))]
+        if given:  # whoever says how trials are judged has said it of these
+            judged = "metrics/judge=none" not in given
+        else:
+            judged = self.judged and (
+                plan.judged
+                or any(one.judged for one in finalists)  # at an earlier start
+                or (len(finalists) > 1 and judging < JUDGED_SHARE * (max(0.0, before) + more))
+            )
         more -= judging if judged else 0.0
         if more < LEAST_MORE * 60 * plan.minutes and not any(one.copy.exists() for one in finalists):
             self.state.taken = ""
             return "No time is left to train it on."
         minutes = plan.minutes + max(0.0, max(0.0, before) + more) / 60
         words = [f"minutes={minutes:.3f}"]
-        if not any(str(word).startswith(("metrics/judge=", "judge.")) for word in self.cfg.train):
+        if not given:
             words.append(self.judge if judged else "metrics/judge=none")
         lines: dict[Path, list[str]] = {}
         logs = {one.trial: self.folder / f"train-{one.trial}.log" for one in finalists[1:]}
         logs[finalists[0].trial] = self.folder / "train.log"
         failed = {}
         for one in finalists:
-            if one.is_scored and judged and one.judged is None:  # a stop came between the two; both are done again
-                (one.copy / SCORES).unlink()
             if not one.is_scored:
                 try:
                     lines[logs[one.trial]] = ["train.py", *copy_to_train(one), *words, _word("resume", one.copy)]
@@ -370,7 +374,7 @@ class Run:
         }
         taken, _ = best(finalists)
         self.state.taken = taken.copy.name if taken else ""
-        return verdict(finalists, failed)
+        return verdict(finalists, failed, judged)
 
     def _finalists(self) -> list[Finalist]:
         """Read which trials are trained on; the first is the best of the search."""

@@ -27,7 +27,7 @@ class Exported:
         "budget": NUMBER, "planned": {ANY: NUMBER}, "spent": {ANY: NUMBER},
     }  # fmt: skip
 
-    trial: int  # the best of the search
+    trial: int  # whose model it is
     run: str  # folder of the exported run: that of the trial, or of a copy that was trained on
     bundle: str  # folder
     remark: str  # whether it was trained on, and what that has brought
