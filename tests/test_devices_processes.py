@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from tests import hostile
 
 from catsweep import devices
+from catsweep.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +69,21 @@ def test_processes_of_torchrun_are_the_runs_own(monkeypatch: pytest.MonkeyPatch)
     around(monkeypatch, hostile.SLURM | hostile.TORCHRUN)
     assert chosen(devices=2) is TorchElasticEnvironment
     assert rank() == 1
+
+
+@pytest.mark.parametrize(
+    ("trainer", "unknown"), [({"devices": 2}, 1), ({"devices": [0, 1]}, 1), ({"devices": "auto"}, 2)]
+)
+def test_a_trial_of_a_sweep_starts_no_further_processes(
+    monkeypatch: pytest.MonkeyPatch, trainer: dict[str, object], unknown: int
+) -> None:
+    asked = OmegaConf.create({"accelerator": "auto", **trainer})
+    with pytest.raises(ConfigError, match=r"A trial of a sweep is one process, but trainer.devices=.* asks for 2"):
+        devices.require_one_process(asked, unknown)
+    around(monkeypatch, TASKS)  # two that srun has started
+    devices.require_one_process(asked, unknown)
+
+
+@pytest.mark.parametrize("trainer", [{"devices": 1}, {"devices": "auto", "accelerator": "cpu"}, {"devices": "auto"}])
+def test_a_trial_of_one_process_is_taken(trainer: dict[str, object]) -> None:
+    devices.require_one_process(OmegaConf.create({"accelerator": "auto", **trainer}), unknown=1)

@@ -118,6 +118,24 @@ def require(accelerator: str, devices: int | str | Sequence[int] = "auto") -> No
             )
 
 
+def require_one_process(trainer: DictConfig, unknown: int = 1) -> None:
+    """Raise a `ConfigError` if Lightning would start further processes for a trial of a sweep.
+
+    It starts them by the command line of this process. That is the sweep's, so each would be another controller of the
+    same study. Processes that are there already, of `srun` or `torchrun`, are none that it starts. `unknown` is how
+    many there are where that depends on the machine (`trainer.devices=auto`).
+    """
+    processes = _processes(trainer)
+    if processes is None:
+        processes = 1 if trainer.accelerator == "cpu" else unknown
+    if processes > 1 and _from_outside(processes) is None:
+        raise ConfigError(
+            f"A trial of a sweep is one process, but trainer.devices={trainer.get('devices', 'auto')} asks for "
+            f"{processes}, which would be started by the sweep's own line. Take trainer=gpu, or trainer.devices=1, and "
+            "several trials side by side; or train a single run, without -m."
+        )
+
+
 def device_name(device: torch.device) -> str:
     """Name a device for a person: `cpu`, or the GPU's model."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

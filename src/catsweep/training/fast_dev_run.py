@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from catsweep import configuration
 from catsweep.data.datamodule import CatDataModule
 from catsweep.data.ready import TRAIN
-from catsweep.devices import require
+from catsweep.devices import require, require_one_process
 from catsweep.errors import CatsweepError, DivergedError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
@@ -64,6 +64,7 @@ class FastDevRun:
         tried(lambda: self._check(cfg))
         is_sound = not said
         tried(lambda: require(cfg.trainer.accelerator))
+        tried(lambda: require_one_process(cfg.trainer))
         tried(lambda: loggers.build(cfg.logger, Path("preflight"), "preflight", 0))
         before = len(said)
         model = tried(lambda: instantiate(cfg.model).to(memory_format=torch.channels_last))

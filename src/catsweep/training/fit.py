@@ -77,6 +77,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
                     there = (folder / LAST_CHECKPOINT).is_file() and not (folder / SCORES).exists()
                     COMMAND.said = f"{SAID} To go on, add resume={folder} to the same line." if there else SAID
                 raise
+    devices.require_one_process(cfg.trainer, unknown=torch.cuda.device_count())
     # A trial is alone by its lease: a lock that an attempt holds after it lost that would keep the next one out.
     safe_paths.refuse_links_within(folder, "trial", ConfigError)
     scores = resume.scores_of_trial(cfg, folder)
