@@ -360,6 +360,20 @@ def test_what_was_chosen_stays_chosen() -> None:
     assert found.run == "outputs/cats/mine/longer"
 
 
+@pytest.mark.parametrize("torn", ["", "[1]"])
+def test_a_choice_that_was_lost_is_made_again(torn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    steps.run(config())
+    Path("outputs/cats/mine/winner/choice.json").write_text(torn)
+    with pytest.raises(DataError, match="The same line chooses again"):
+        steps.run(config())
+    steps.run(config())
+    assert called() == [*ALL, "choose"]
+    assert "The export was moved" not in capsys.readouterr().out
+    Path("outputs/exports/mine-longer/samples.png").unlink()
+    steps.run(config())
+    assert "The export was moved or removed: it was outputs/exports/mine-longer." in capsys.readouterr().out
+
+
 def test_without_time_left_nothing_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "ALONE", 10_000.0)
     monkeypatch.setattr(steps, "AROUND", 10_000.0)
@@ -389,10 +403,10 @@ def test_a_step_that_fails_is_told_with_its_last_lines_and_gone_on_with(step: st
     assert called() == [*failed, *ALL[ALL.index(step) :]]
 
 
-@pytest.mark.parametrize("step", ["choose", "export"])
-def test_a_step_that_says_it_is_done_and_is_not_is_noticed(step: str) -> None:
+@pytest.mark.parametrize(("step", "told"), [("choose", "The same line chooses again"), ("export", "the same line")])
+def test_a_step_that_says_it_is_done_and_is_not_is_noticed(step: str, told: str) -> None:
     behave(**{step: {"nothing": True}})
-    with pytest.raises(DataError, match="Give the same line again"):
+    with pytest.raises(DataError, match=told):
         steps.run(config())
     behave()
     steps.run(config())

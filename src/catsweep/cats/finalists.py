@@ -90,9 +90,7 @@ def read(winner: Path, count: int) -> list[Finalist]:
             copy = winner.with_name(f"{LONGER}-{number}" if found else LONGER)
             found.append(Finalist(number, Path(one["run"]), copy, names[0], maximise, values))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(
-            f"{winner} does not say which trial is the best. Give the same line again, or begin another run: name=NAME."
-        ) from error
+        raise DataError(f"{winner} does not say which trial is the best.") from error
     return found
 
 

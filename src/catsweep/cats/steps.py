@@ -378,7 +378,12 @@ class Run:
 
     def _finalists(self) -> list[Finalist]:
         """Read which trials are trained on; the first is the best of the search."""
-        return read(self.folder / WINNER, self.plan.finalists)
+        try:
+            return read(self.folder / WINNER, self.plan.finalists)
+        except DataError as error:
+            self.state.done.pop("choose", None)
+            self.state.save()
+            raise DataError(f"{error} The same line chooses again.") from error
 
     def _taken(self) -> Finalist | None:
         """Find the copy that is exported; None if the best trial is, as it was."""
@@ -457,6 +462,8 @@ class Run:
             if planned or took >= 1:
                 table.add_row(title, duration(planned) if planned else "", duration(took))
         console.print(table)
+        if not (bundle / "samples.png").is_file():
+            console.print(f"The export was moved or removed: it was {bundle}.", highlight=False, soft_wrap=True)
         for line in (
             *(said for step, said in self.state.done.items() if said and step in ("choose", "train", "export")),
             f"Cats:    {bundle / 'samples.png'}",
