@@ -60,14 +60,8 @@ def write(path: str, content: object) -> None:
 def prepare(given: dict[str, str], fake: dict[str, object]) -> None:
     del fake
     Path("ready").rename(f"data/ready/{given['name']}-{given['size']}")
-    for stage, note in (
-        ("original", "no"),
-        (
-            "zoom",
-            "4 of 4 photos were taken whole: a face was found for sure in none. "
-            "To cut to the face all the same: zoom.whole=never.",
-        ),
-    ):
+    faces = "4 of 4 photos were taken whole: a face was found for sure in none."
+    for stage, note in (("original", "no"), ("zoom", f"{faces} To cut to the face all the same: zoom.whole=never.")):
         write(f"data/stages/{given['name']}/{stage}/card.json", {"stage": stage, "notes": [note]})
 
 

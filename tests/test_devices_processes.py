@@ -1,15 +1,19 @@
 """Who starts a run's processes: nobody else, unless they are as many as `trainer` asks for."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities import rank_zero
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from tests import hostile
 
 from catsweep import devices
 from catsweep.errors import ConfigError
+from catsweep.training import fit
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +91,12 @@ def test_a_trial_of_a_sweep_starts_no_further_processes(
 @pytest.mark.parametrize("trainer", [{"devices": 1}, {"devices": "auto", "accelerator": "cpu"}, {"devices": "auto"}])
 def test_a_trial_of_one_process_is_taken(trainer: dict[str, object]) -> None:
     devices.require_one_process(OmegaConf.create({"accelerator": "auto", **trainer}), unknown=1)
+
+
+def test_a_trial_that_would_start_others_ends_before_it_leaves_anything(
+    compose: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    cfg = compose("trainer=ddp", "trainer.accelerator=cpu", "trial.number=0", "trial.study=s", "logger=none")
+    with pytest.raises(ConfigError, match="A trial of a sweep is one process"):
+        fit.run(cfg, tmp_path)
+    assert list(tmp_path.iterdir()) == []

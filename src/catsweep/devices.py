@@ -30,8 +30,8 @@ def environment(trainer: DictConfig) -> ClusterEnvironment:
     """Choose what starts a run's processes and gives each its rank, by `cfg.trainer`; set the rank of this process.
 
     That is Lightning itself for one process, and for several that nobody else has started. Processes from outside are
-    the run's own only if they are as many as `trainer.devices` and `trainer.num_nodes` ask for: a sweep in a job of one
-    task may train each trial on two GPUs.
+    the run's own only if they are as many as `trainer.devices` and `trainer.num_nodes` ask for: a run in a job of one
+    task may train on two GPUs.
     """
     processes = _processes(trainer)
     # What was started by us has LOCAL_RANK from the first, which has none.

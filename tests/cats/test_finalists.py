@@ -47,12 +47,20 @@ def test_the_judge_chooses_only_if_it_has_seen_all_that_are_better(tmp_path: Pat
         finalist(tmp_path, 3, 52.0, 60.0, judged=10.0),  # no better than trial 1 was
     ]
     assert best(seen) == (seen[1], "judge/fid")
-    assert verdict(seen, {}).startswith(
+    assert verdict(seen, *best(seen), {}).startswith(
         "Trained on, trial 2 is the best by judge/fid, and no longer trial 1, the winner of the search. Trial 1: val"
     )
     unseen = [*seen, finalist(tmp_path, 4, 53.0, 45.0)]
     assert best(unseen) == (seen[0], "val/fid")
-    assert verdict(unseen, {}).startswith("Trained on, trial 1 is the best by val/fid. Trial 1")
+    assert verdict(unseen, *best(unseen), {}).startswith("Trained on, trial 1 is the best by val/fid. Trial 1")
+
+
+def test_a_judge_that_has_not_seen_one_is_told_where_it_might_have_chosen(tmp_path: Path) -> None:
+    two = [finalist(tmp_path, 1, 50.0, 30.0, judged=270.0), finalist(tmp_path, 2, 51.0, 40.0, judged=120.0)]
+    worse = [*two, finalist(tmp_path, 3, 52.0, 60.0)]
+    assert "has not seen" not in verdict(worse, *best(worse), {}, judged=True)  # it has chosen among those that count
+    better = [*two, finalist(tmp_path, 4, 52.0, 45.0)]
+    assert verdict(better, *best(better), {}, judged=True).endswith("The judge has not seen trial 4, so val/fid chose.")
 
 
 def test_judgements_that_were_made_differently_are_not_compared(tmp_path: Path) -> None:
@@ -72,7 +80,7 @@ def test_what_training_on_has_made_worse_than_its_own_trial_is_not_taken(tmp_pat
 def test_of_several_none_of_which_is_better_the_winner_is_told_to_be_taken_as_it_was(tmp_path: Path) -> None:
     found = [finalist(tmp_path, 1, 50.0, 55.0), finalist(tmp_path, 2, 51.0, None)]
     assert best(found)[0] is None
-    assert verdict(found, {2: "No."}) == (
+    assert verdict(found, *best(found), {2: "No."}) == (
         "Trained on, none got better and is better than trial 1 was, which is taken as it was. "
         "Trial 1: val/fid 50 → 55. Trial 2 could not be trained on: No."
     )
@@ -80,7 +88,7 @@ def test_of_several_none_of_which_is_better_the_winner_is_told_to_be_taken_as_it
 
 def test_of_several_all_of_which_failed_the_reasons_are_told(tmp_path: Path) -> None:
     found = [finalist(tmp_path, trial, 50.0, None) for trial in (1, 2)]
-    assert verdict(found, {1: "No.", 2: "Neither."}) == (
+    assert verdict(found, *best(found), {1: "No.", 2: "Neither."}) == (
         "Trained on, none got anywhere, and trial 1 is taken as it was. Trial 1 could not be trained on: No. "
         "Trial 2 could not be trained on: Neither."
     )

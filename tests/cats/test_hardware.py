@@ -72,14 +72,14 @@ def test_only_the_gpus_that_may_be_used_are_asked(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("words", "gpus"),
     [
-        (["trainer=cpu", "hydra.sweeper.gpus=0"], ([], 1)),
-        (["trainer=gpu", "hydra.sweeper.gpus_per_slot=0.25"], (["0", "1", "2"], 1)),
-        (["hydra.sweeper.gpus=0", "hydra.sweeper.gpus=[1,2]"], (["1", "2"], 1)),
-        (["hydra.sweeper.gpus=2", "hydra.sweeper.gpus_per_slot=2"], (["0", "1"], 2)),
+        (["trainer=cpu", "hydra.sweeper.gpus=0"], []),
+        (["trainer=gpu", "hydra.sweeper.gpus_per_slot=0.25"], ["0", "1", "2"]),
+        (["hydra.sweeper.gpus=0", "hydra.sweeper.gpus=[1,2]"], ["1", "2"]),
+        (["hydra.sweeper.gpus=2"], ["0", "1"]),
     ],
 )
 def test_training_on_uses_the_gpus_of_the_search(
-    words: list[str], gpus: tuple[list[str], float], monkeypatch: pytest.MonkeyPatch
+    words: list[str], gpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has(monkeypatch, 3, 80.0)
     assert hardware.gpus_of(words) == gpus

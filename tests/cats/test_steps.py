@@ -403,7 +403,9 @@ def test_a_step_that_fails_is_told_with_its_last_lines_and_gone_on_with(step: st
     assert called() == [*failed, *ALL[ALL.index(step) :]]
 
 
-@pytest.mark.parametrize(("step", "told"), [("choose", "The same line chooses again"), ("export", "the same line")])
+@pytest.mark.parametrize(
+    ("step", "told"), [("choose", "The same line chooses again"), ("export", "Give the same line again")]
+)
 def test_a_step_that_says_it_is_done_and_is_not_is_noticed(step: str, told: str) -> None:
     behave(**{step: {"nothing": True}})
     with pytest.raises(DataError, match=told):

@@ -46,6 +46,7 @@ def test_a_sound_run_has_no_problem_and_leaves_nothing(
         ),
         (["+model.nope=1"], ["nope"]),
         (["metrics.rung_samples=99"], ["rung_samples"]),
+        (["trainer=ddp", "trainer.accelerator=cpu"], ["A trial of a sweep is one process"]),
         (["objective=[val/nope]", "+model.nope=1", "rungs=[]"], ["nope", "Pruning needs"]),
     ],
 )

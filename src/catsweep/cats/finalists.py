@@ -116,9 +116,14 @@ def best(finalists: Sequence[Finalist]) -> tuple[Finalist | None, str]:
     return (min(left, key=lambda pair: pair[0])[1] if left else None), finalists[0].score
 
 
-def verdict(finalists: Sequence[Finalist], failed: Mapping[int, str], judged: bool = False) -> str:
-    """Say what training on has brought; `failed` are the reasons of trials that could not be, `judged` if all were."""
-    (chosen, by), first = best(finalists), finalists[0]
+def verdict(
+    finalists: Sequence[Finalist], chosen: Finalist | None, by: str, failed: Mapping[int, str], judged: bool = False
+) -> str:
+    """Say what training on has brought: what `best` has chosen and by which score.
+
+    `failed` are the reasons of trials that could not be trained on; `judged` says whether the judge was to see all.
+    """
+    first = finalists[0]
     trained = [one for one in finalists if one.trial not in failed]
     if len(finalists) == 1:
         if failed:
@@ -134,7 +139,8 @@ def verdict(finalists: Sequence[Finalist], failed: Mapping[int, str], judged: bo
         said = f"trial {chosen.trial} is the best by {by}{now}"
     told = "; ".join(f"trial {one.trial}: {one.words()}" for one in trained)
     lost = "".join(f" Trial {trial} could not be trained on: {why}" for trial, why in failed.items())
-    unseen = [one.trial for one in trained if judged and one.judged is None]
+    by_score = judged and chosen is not None and by != JUDGED
+    unseen = [one.trial for one in trained if by_score and one.judged is None]
     blind = f" The judge has not seen {printing.trials(unseen)}, so {first.score} chose." if unseen else ""
     return f"Trained on, {said}.{f' {told[0].upper()}{told[1:]}.' if told else ''}{blind}{lost}"
 

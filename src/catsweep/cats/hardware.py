@@ -57,17 +57,13 @@ class Hardware:
         return cls(slots, words if named else [f"trainer={trainer}", *words], said)
 
 
-def gpus_of(words: Sequence[str]) -> tuple[list[str], float]:
-    """List the ids of the GPUs that a sweep with these words for `src/train.py` uses, and how many a trial has.
-
-    None on the processor. Trials that share a GPU count as having one each.
+def gpus_of(words: Sequence[str]) -> list[str]:
+    """List the ids of the GPUs that a sweep with these words for `src/train.py` uses; none on the processor.
 
     >>> gpus_of(["trainer=cpu", "hydra.sweeper.gpus=0"])
-    ([], 1.0)
+    []
     """
-    keys = _keys(words)
-    gpus, share = (yaml.safe_load(keys.get(f"hydra.sweeper.{key}", str(OWN[key]))) for key in ("gpus", "gpus_per_slot"))
-    return resources.visible_gpus(gpus), max(1.0, float(share))
+    return resources.visible_gpus(yaml.safe_load(_keys(words).get("hydra.sweeper.gpus", "auto")))
 
 
 def require(words: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Column, Table
 
 from catsweep.cats.display import Lines, Progress, display_for, tail
-from catsweep.cats.finalists import Finalist, best, copy_to_train, read, verdict
+from catsweep.cats.finalists import LONGER, Finalist, best, copy_to_train, read, verdict
 from catsweep.cats.hardware import Hardware, gpus_of, require
 from catsweep.cats.plan import ALONE, AROUND, JUDGED_SECONDS, START_UNCHECKED, Plan
 from catsweep.data.ready import ReadySet, no_photos_message
@@ -357,9 +357,8 @@ class Run:
         if not given:
             words.append(self.judge if judged else "metrics/judge=none")
         lines: dict[Path, list[str]] = {}
-        logs = {one.trial: self.folder / f"train-{one.trial}.log" for one in finalists[1:]}
-        logs[finalists[0].trial] = self.folder / "train.log"
         failed = {}
+        logs = {one.trial: self.folder / f"{one.copy.name.replace(LONGER, 'train')}.log" for one in finalists}
         for one in finalists:
             if not one.is_scored:
                 try:
@@ -367,14 +366,11 @@ class Run:
                 except CatsweepError as error:
                     failed[one.trial] = str(error)
         errors = self._run("train", lines)
-        failed |= {
-            one.trial: errors.get(logs[one.trial], "it has no scores.")
-            for one in finalists
-            if not one.is_scored and one.trial not in failed
-        }
-        taken, _ = best(finalists)
+        ended = [one for one in finalists if logs[one.trial] in lines and not one.is_scored]
+        failed |= {one.trial: errors.get(logs[one.trial], "it has no scores.") for one in ended}
+        taken, by = best(finalists)
         self.state.taken = taken.copy.name if taken else ""
-        return verdict(finalists, failed, judged)
+        return verdict(finalists, taken, by, failed, judged)
 
     def _finalists(self) -> list[Finalist]:
         """Read which trials are trained on; the first is the best of the search."""
@@ -385,12 +381,14 @@ class Run:
             self.state.save()
             raise DataError(f"{error} The same line chooses again.") from error
 
-    def _taken(self) -> Finalist | None:
-        """Find the copy that is exported; None if the best trial is, as it was."""
+    def _taken(self) -> tuple[Finalist, bool]:
+        """Find whose model is exported, and whether it is the copy; else it is the best trial as it was."""
         finalists = self._finalists()
         if self.state.taken is None:  # a version that did not note it has trained on
-            return best(finalists)[0]
-        return next((one for one in finalists if one.copy.name == self.state.taken), None)
+            copy = best(finalists)[0]
+        else:
+            copy = next((one for one in finalists if one.copy.name == self.state.taken), None)
+        return copy or finalists[0], copy is not None
 
     def _slowness(self) -> float:
         """How many times as long as alone a step takes beside what else runs: by the cores that trials had; from 1."""
@@ -412,8 +410,8 @@ class Run:
         return self.plan.finish * self._slowness()
 
     def _export(self) -> str:
-        taken = self._taken()
-        run = taken.copy if taken else self.folder / WINNER
+        one, is_copy = self._taken()
+        run = one.copy if is_copy else self.folder / WINNER
         self._call("export", "export.py", _word("run", run), f"draws={self.plan.draws}", self.judge)
         if not (self._bundle() / "samples.png").is_file():
             raise DataError(f"The export has left nothing in {self._bundle()}. Give the same line again.")
@@ -424,8 +422,8 @@ class Run:
         return f"The judge ({judged.judge}) says {JUDGED} {judged.scores[JUDGED]:.4g}{photos}."
 
     def _bundle(self) -> Path:
-        taken = self._taken()
-        return EXPORTS / f"{self.folder.name}-{taken.copy.name if taken else self._finalists()[0].trial}"
+        one, is_copy = self._taken()
+        return EXPORTS / f"{self.folder.name}-{one.copy.name if is_copy else one.trial}"
 
     def _report(self) -> str:
         self._exported().write(SWEEPS / self.folder.name)
@@ -434,18 +432,17 @@ class Run:
 
     def _exported(self) -> Exported:
         """Describe for the report what was exported, and what it took."""
-        taken, first = self._taken(), self._finalists()[0]
-        one = taken or first
+        (one, is_copy), bundle = self._taken(), self._bundle()
         before, after = (run_scores(run).values for run in (one.run, one.copy))
-        judged = {name: value for name, value in run_scores(self._bundle()).values.items() if name in NAMES}
+        judged = {name: value for name, value in run_scores(bundle).values.items() if name in NAMES}
         took = {TITLES[step]: self.state.spent[step] for step in TITLES if self.state.spent.get(step, 0.0) >= 1}
         return Exported(
             trial=one.trial,
-            run=(one.copy if taken else one.run).as_posix(),
-            bundle=self._bundle().as_posix(),
+            run=(one.copy if is_copy else one.run).as_posix(),
+            bundle=bundle.as_posix(),
             remark=" ".join(self.state.done[step] for step in ("train", "export")).strip(),
-            before=before if taken else before | judged,
-            after=after | judged if taken else after,
+            before=before if is_copy else before | judged,
+            after=after | judged if is_copy else after,
             budget=self.budget,
             planned={TITLES[step]: seconds for step, seconds in self.planned.items()},
             spent={title: seconds for title, seconds in took.items() if title != TITLES["report"]},
@@ -479,18 +476,18 @@ class Run:
         At Ctrl-C it gets SIGTERM, and stops at a checkpoint; when this process is killed, too.
         """
         log = self.folder / f"{step}.log"
-        for error in self._run(step, {log: [command, *words]}).values():
+        if error := self._run(step, {log: [command, *words]}).get(log):
             raise TrainingError(f"{error}\nWhen that is mended, the same line goes on.")
 
     def _run(self, step: str, commands: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
         """Run commands of a step side by side to their ends, each with its output in a log; by log, what failed."""
         children: dict[Path, subprocess.Popen[bytes]] = {}
-        gpus, share = gpus_of([*self.state.hardware, *self.cfg.train]) if step == "train" else ([], 1.0)
+        gpus = gpus_of([*self.state.hardware, *self.cfg.train]) if step == "train" else []
         try:
             for slot, (log, (command, *words)) in enumerate(commands.items()):
                 # As many threads as a trial has, although slots are free: beside other programs each operation waits
                 # until all its threads have had a core, and two were ten times as slow as one (docs/decisions.md).
-                own = resources.environment(slot, self.plan.slots, gpus, share) if step in ("train", "export") else {}
+                own = resources.environment(slot, self.plan.slots, gpus, 1.0) if step in ("train", "export") else {}
                 with log.open("ab") as out:
                     children[log] = subprocess.Popen(
                         [sys.executable, str(COMMANDS / command), *words], stdin=subprocess.DEVNULL, stdout=out,

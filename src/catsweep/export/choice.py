@@ -78,17 +78,17 @@ def run(cfg: DictConfig) -> Path:
     return target
 
 
-def runners_up(trials: FinishedTrials, choice: TrialChoice, runs: Path) -> dict[int, Path]:
-    """Find the run folders, by trial, of the best other configurations by the objective that has chosen, or the first.
+def runners_up(trials: FinishedTrials, choice: TrialChoice, runs: Path) -> dict[ScoredTrial, Path]:
+    """Find the run folders of the best other configurations by the objective that has chosen, or the first.
 
     Those whose folder is not there are left out.
     """
     others = [one for one in trials.finished if one.number in trials.ranked and one != choice.candidate]
     axis = choice.objective or 0
-    found: dict[int, Path] = {}
+    found: dict[ScoredTrial, Path] = {}
     for trial in sorted(others, key=lambda one: (one.losses(trials.objectives)[axis], one.number)):
         with suppress(ExportError):
-            found[trial.number] = find_run(runs, trial, trials.objectives, trials.folders.get(trial.number))
+            found[trial] = find_run(runs, trial, trials.objectives, trials.folders.get(trial.number))
         if len(found) == RUNNERS_UP:
             break
     return found
@@ -142,7 +142,9 @@ class Explanation:
     seeds: Seeds  # the trial under other seeds
     opinion: StudyScores  # what is known of the trials beside their objectives, above all what the judge says
     remark: str = ""  # why the study's confirmation does not count; may be empty
-    runners_up: Mapping[int, Path] = field(default_factory=dict)  # run folders of the best others, see `runners_up`
+    runners_up: Mapping[ScoredTrial, Path] = field(
+        default_factory=dict
+    )  # run folders of the best others, see `runners_up`
 
     def print(self, console: Console) -> None:
         """Print the tables and the sentences."""
@@ -158,7 +160,6 @@ class Explanation:
     def as_dict(self) -> dict[str, Any]:
         """Convert to the content of `choice.json`."""
         chosen, confirmed = self.choice.candidate, self.seeds.confirmation
-        by_number = {trial.number: trial for trial in self.trials.finished}
         return {
             "study": self.trials.study,
             "trial": chosen.number,
@@ -169,8 +170,8 @@ class Explanation:
             ],
             **self._described(chosen),
             "runners_up": [
-                {"trial": number, "run": run.as_posix(), "values": self._values(by_number[number])}
-                for number, run in self.runners_up.items()
+                {"trial": one.number, "run": run.as_posix(), "values": self._values(one)}
+                for one, run in self.runners_up.items()
             ],
             "pareto_set": [{"trial": c.number, **self._described(c)} for c in self.trials.front],
             "finished_trials": len(self.trials.finished),
