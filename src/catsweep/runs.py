@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from catsweep.errors import ConfigError, DataError, ExportError
+from catsweep.idle_gpus import sweep_gpus
 from catsweep.records import ANY, NUMBER, is_score, misshapen, read_json
 from catsweep.records import BEST_CHECKPOINT as BEST_CHECKPOINT
 from catsweep.records import LAST_CHECKPOINT as LAST_CHECKPOINT
@@ -322,7 +323,7 @@ def _candidates(resume: str | None, runs: Path) -> str:
 
 
 def register() -> None:
-    """Register the resolver `${run_folder:…}`, such that one start never names two folders.
+    """Register the resolvers of conf/train.yaml; `${run_folder:…}` such that one start never names two folders.
 
     Hydra makes the folder before our code runs, so what cannot be resumed is refused here. OmegaConf's own cache
     belongs to one configuration object; Lightning asks another one when it starts the other processes of
@@ -331,6 +332,7 @@ def register() -> None:
     _this_start.cache_clear()
     OmegaConf.register_resolver("run_folder", _resolve, replace=True)
     OmegaConf.register_resolver("begun_in", _begun_in, replace=True)
+    OmegaConf.register_resolver("sweep_gpus", sweep_gpus, replace=True)
 
 
 def _begun_in(resume: Any) -> str | None:

@@ -20,6 +20,7 @@ BECAUSE = {
     "steady.storage.proxy": ["--patience=0"],
     "steady.watch.dashboard": ["--port=0"],
     "trainer=ddp": ["trainer.devices=1"],
+    "trainer=gpu": ["trainer.accelerator=cpu"],
     "verify=serve": ["verification.port=0"],
 }
 PLACEHOLDERS = {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.errors import CatsweepError, ConfigError
@@ -31,6 +32,8 @@ def test_what_no_trial_could_use_is_refused(compose: Callable[..., DictConfig]) 
 class Two:
     """Two configurations of a search: one that works, one that does not."""
 
+    elsewhere = False
+
     def __init__(self, *configurations: DictConfig) -> None:
         self.configurations = configurations
 
@@ -44,6 +47,19 @@ def test_what_the_search_could_not_run_with_is_refused_all_at_once(compose: Call
     assert facts(compose(), Two(sound)) == facts(compose())  # type: ignore[arg-type]
     wrong = Two(sound, compose("loss=hinge"), compose("objective=[val/nope]"))
     with pytest.raises(ConfigError, match=r"(?s)No trial could run with:\n.*adversarial.*val/nope"):
+        facts(compose(), wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_controller_without_a_gpu_may_search_on_machines_that_have_one(compose: Callable[..., DictConfig]) -> None:
+    sweep = Two(compose("trainer=gpu"), compose("trainer=gpu", "trainer.precision=16-mixed"))
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        facts(compose(), sweep)  # type: ignore[arg-type]
+    sweep.elsewhere = True
+    assert facts(compose("trainer=gpu"), sweep) == facts(compose())  # type: ignore[arg-type]
+    wrong = Two(compose("trainer=gpu", "loss=hinge"))
+    wrong.elsewhere = True
+    with pytest.raises(ConfigError, match=r"(?s)No trial could run with:\n.*adversarial"):
         facts(compose(), wrong)  # type: ignore[arg-type]
 
 

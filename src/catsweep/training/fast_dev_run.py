@@ -37,12 +37,24 @@ T = TypeVar("T")
 
 
 class FastDevRun:
-    """Tries configurations of a study; photos and statistics that several have in common are made once."""
+    """Tries configurations of a study; photos and statistics that several have in common are made once.
 
-    def __init__(self, pruned_by: Sequence[str] = (), objectives: int | None = None, steps: Sequence[int] = ()) -> None:
-        self.pruned_by = list(pruned_by)  # scores
-        self.steps = list(steps)  # rungs of a promotion
-        self.objectives = objectives  # number of values that the study expects of a trial; None if unknown
+    Args:
+        pruned_by: scores.
+        objectives: the number of values that the study expects of a trial; None if unknown.
+        steps: rungs of a promotion.
+        elsewhere: trials train on other machines. What needs a GPU is tried on the processor where there is none.
+    """
+
+    def __init__(
+        self,
+        pruned_by: Sequence[str] = (),
+        objectives: int | None = None,
+        steps: Sequence[int] = (),
+        elsewhere: bool = False,
+    ) -> None:
+        self.pruned_by, self.objectives, self.steps = list(pruned_by), objectives, list(steps)
+        self.elsewhere = elsewhere
         self._data: dict[str, CatDataModule] = {}
         self._scorers: dict[str, Scorer] = {}
 
@@ -63,8 +75,9 @@ class FastDevRun:
 
         tried(lambda: self._check(cfg))
         is_sound = not said
-        tried(lambda: require(cfg.trainer.accelerator))
         tried(lambda: require_one_process(cfg.trainer))
+        cfg = self._for_this_machine(cfg)
+        tried(lambda: require(cfg.trainer.accelerator))
         tried(lambda: loggers.build(cfg.logger, Path("preflight"), "preflight", 0))
         before = len(said)
         model = tried(lambda: instantiate(cfg.model).to(memory_format=torch.channels_last))
@@ -82,6 +95,14 @@ class FastDevRun:
         if not said and model is not None and scorer is not None:
             tried(lambda: train_one_batch(cfg, model, data, scorer))
         return said
+
+    def _for_this_machine(self, cfg: DictConfig) -> DictConfig:
+        if not self.elsewhere or torch.cuda.is_available():
+            return cfg
+        changed = copy.deepcopy(cfg)
+        with read_write(changed):
+            changed.trainer.update(accelerator="cpu", precision="auto")
+        return changed
 
     def _check(self, cfg: DictConfig) -> None:
         configuration.check(cfg)

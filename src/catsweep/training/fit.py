@@ -46,6 +46,7 @@ IGNORED = (
     r"Total length of `OrderedBatches` across ranks is zero",  # data.val_fraction=0: nothing is held out,
     r"`ModelCheckpoint\(monitor='val/.*'\)` could not find the monitored key",  # and nothing scored on the way
     r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
+    r"GPU available but not used",  # `catsweep.idle_gpus` says so, in words of our command line
     r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.devices`
 )
 

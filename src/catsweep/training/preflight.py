@@ -34,8 +34,10 @@ def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]
 
     factory(cfg)  # a judge's file that is not there shows before anything is tried
     scoring = instantiate(cfg.metrics)
-    if examples is not None and (wrong := examples.problems(FastDevRun(*_sweep_settings()).problems)):
-        raise ConfigError("No trial could run with:\n" + "\n".join(f"  {line}" for line in wrong))
+    if examples is not None:
+        attempt = FastDevRun(*_sweep_settings(), elsewhere=examples.elsewhere)
+        if wrong := examples.problems(attempt.problems):
+            raise ConfigError("No trial could run with:\n" + "\n".join(f"  {line}" for line in wrong))
     configuration.check(cfg)
     data = instantiate(cfg.data)
     data.prepare_data()

@@ -99,6 +99,7 @@ class Examples:
     config: DictConfig  # of the multirun
     loader: ConfigLoader
     place: tuple[str, ...] = ()  # overrides that name a job's folder
+    elsewhere: bool = False  # whether trials are jobs of a cluster, whose machines may have what this one has not
 
     def problems(self, attempt: Callable[[DictConfig], list[str]]) -> list[str]:
         """List what no trial can run with, see `CoveringArray.problems`.

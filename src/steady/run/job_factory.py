@@ -208,7 +208,8 @@ class JobFactory:
         log.info("Running %s before the first trial%s", name, tries)
         if examples:
             loader = self.hydra_context.config_loader
-            task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
+            tried = Examples(self.space, self.config, loader, place, elsewhere=self.engine is not None)
+            task = functools.partial(task, examples=tried)
         safe_paths.refuse_links([record / "preflight"], record, "study", StudyError)
         safe_paths.refuse_links_within(record / "preflight", "preflight", StudyError)
         bounds = self.options.trial_timeout.for_preparation()

@@ -145,11 +145,16 @@ def test_a_preflight_gives_facts_or_stops_all(make: Make, tmp_path: Path, monkey
         "def never(cfg):\n    import time\n    time.sleep(600)\n"
         "def tried(cfg, examples=None):\n"
         "    return {'wrong': examples and examples.problems(lambda one: ['no'] * (one.x > 0.5))}\n"
+        "def placed(cfg, examples):\n    return {'elsewhere': examples.elsewhere}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert make(preflight="looks.well").preflight() == {"steps": 2}
     assert make(preflight="looks.tried").preflight() == {"wrong": ["x=1.0: no"]}
     assert make(preflight="looks.tried").preflight(thorough=False) == {"wrong": None}
+    assert make(preflight="looks.placed").preflight() == {"elsewhere": False}
+    jobs = make(preflight="looks.placed")
+    vars(jobs)["engine"] = object()  # that of a cluster
+    assert jobs.preflight() == {"elsewhere": True}
     with pytest.raises(StudyError, match=r"nothing was started.*no photos here"):
         make(preflight="looks.badly").preflight()
     with pytest.raises(StudyError, match=r"nothing was started.*No sign of progress for 0\.2 s.*trial_timeout"):
