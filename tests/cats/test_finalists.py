@@ -86,6 +86,14 @@ def test_of_several_none_of_which_is_better_the_winner_is_told_to_be_taken_as_it
     )
 
 
+def test_a_copy_whose_best_checkpoint_is_the_trials_own_is_told_without_a_figure(tmp_path: Path) -> None:
+    found = [finalist(tmp_path, 1, 50.0, 50.0)]
+    assert best(found)[0] is None
+    assert verdict(found, None, "", {}) == (
+        "Trained on, it is no better, so it is taken as it was: val/fid 50 → no better."
+    )
+
+
 def test_of_several_all_of_which_failed_the_reasons_are_told(tmp_path: Path) -> None:
     found = [finalist(tmp_path, trial, 50.0, None) for trial in (1, 2)]
     assert verdict(found, *best(found), {1: "No.", 2: "Neither."}) == (

@@ -2,8 +2,9 @@
 
 import os
 import sys
+import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +21,7 @@ from steady.watch.progress import duration
 EVERY = 0.5  # seconds between two pictures
 LINE_EVERY = 60.0  # seconds between two lines
 TAIL = 4096  # bytes of a log in which its last line is looked for
-WIDTH = 100  # characters of it in a line
+WIDTH = 100  # characters of all of them in a line
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Progress:
     planned: Mapping[str, float]  # by step, in their order
     titles: Mapping[str, str]  # by step
     step: str  # that is running
-    log: Path  # of it
+    logs: Sequence[Path]  # of its commands that run
 
     @property
     def left(self) -> float:
@@ -51,8 +52,9 @@ class Lines:
         """Write a line, if a minute has passed or another step has begun."""
         if now.step == self.step and time.monotonic() < self.due:
             return
-        said = "" if now.step != self.step else last_line(now.log)[:WIDTH]
-        self.say(f"{now.titles[now.step]}, {duration(now.left)} left{f'  |  {said}' if said else ''}")
+        said = [] if now.step != self.step else last_lines(now.logs)
+        short = [f"  |  {textwrap.shorten(line, WIDTH // len(said), placeholder='…')}" for line in said]
+        self.say(f"{now.titles[now.step]}, {duration(now.left)} left{''.join(short)}")
         self.step, self.due = now.step, time.monotonic() + LINE_EVERY
 
     def say(self, line: str) -> None:
@@ -64,7 +66,7 @@ class Lines:
 
 
 class Picture(Lines):
-    """The steps with their times, and the last line of the log of the one that runs."""
+    """The steps with their times, and the last line of each log of the one that runs."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ def display_for(stream: TextIO | None = None) -> Lines:
 
 
 def render(now: Progress) -> Group:
-    """Draw the time left, the steps, and the last line of the log."""
+    """Draw the time left, the steps, and the last line of each log."""
     words = (Column(name, no_wrap=True) for name in ("", "step"))
     amounts = (Column(name, no_wrap=True, justify="right") for name in ("took", "planned"))
     table = Table(*words, *amounts, box=None, pad_edge=False, header_style="dim")
@@ -112,13 +114,14 @@ def render(now: Progress) -> Group:
         planned = duration(now.planned[step]) if now.planned[step] else ""
         table.add_row(mark, now.titles[step], taken, planned, style=style)
     head = f"{now.name}: {duration(now.left)} left of {duration(now.budget)}"
-    said = last_line(now.log)
-    return Group(Text(head), table, *([Text(said, style="dim", overflow="ellipsis", no_wrap=True)] if said else []))
+    said = (Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in last_lines(now.logs))
+    return Group(Text(head), table, *said)
 
 
-def last_line(log: Path) -> str:
-    """Read the last line of a log that says anything; empty if there is none."""
-    return (tail(log, 1) or [""])[0]
+def last_lines(logs: Sequence[Path]) -> list[str]:
+    """Read the last line of each log that says anything, with the log's name if there are several logs."""
+    last = {log: (tail(log, 1) or [""])[0] for log in logs}
+    return [f"{log.stem}: {line}" if len(logs) > 1 else line for log, line in last.items() if line]
 
 
 def tail(log: Path, lines: int) -> list[str]:

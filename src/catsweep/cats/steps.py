@@ -505,13 +505,13 @@ class Run:
 
     def _wait(self, step: str, children: Mapping[Path, "subprocess.Popen[bytes]"]) -> None:
         while running := [log for log, child in children.items() if child.poll() is None]:
-            self._show(step, running[0])
+            self._show(step, running)
             time.sleep(LOOK_EVERY)
 
-    def _show(self, step: str, log: Path) -> None:
+    def _show(self, step: str, logs: Sequence[Path]) -> None:
         self._tick(step)
         state = self.state
-        self.display.show(Progress(self.folder.name, self.budget, state.spent, self.planned, TITLES, step, log))
+        self.display.show(Progress(self.folder.name, self.budget, state.spent, self.planned, TITLES, step, logs))
 
     def _tick(self, step: str) -> None:
         """Count the time since the last call as a step's; now and then to the file, so that a kill loses seconds."""
