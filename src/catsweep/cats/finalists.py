@@ -67,8 +67,10 @@ class Finalist:
         >>> Finalist(3, Path("no"), Path("no"), "val/fid", False, {"val/fid": 40.0}).words()
         'val/fid 40 → no score'
         """
-        same = "no better" if self.after == self.before else f"{self.after:.4g}"  # its best checkpoint is the trial's
-        after = "no score" if self.after is None else same
+        if self.after is None:
+            after = "no score"
+        else:  # equal if its best checkpoint is the trial's
+            after = "no better" if self.after == self.before else f"{self.after:.4g}"
         judged = [found.scores.get(JUDGED) for run in (self.run, self.copy) if (found := read_judged(run))]
         said = f", {JUDGED} {' → '.join(f'{fid:.4g}' for fid in judged if fid is not None)}" if self.judged else ""
         return f"{self.score} {self.before:.4g} → {after}{said}"
