@@ -154,7 +154,7 @@ class Sweep:
     def dry_run(self) -> None:
         """Print the space, the first proposals and the estimated cost. Writes nothing."""
         study = study_on_paper(self.options)
-        first = [] if study.trials else [*self.opener.best_prior(study), *self.opener.first()]
+        first = self.opener.to_try_first(study, anew=not study.trials)
         print_dry_run(study, self.options, self.space, self._proposer(study), first)
 
     def _search(self, study: optuna.Study, leases: Leases) -> None:

@@ -129,7 +129,8 @@ class SteadySweeperConf:
     # are tried first, and none is counted. null: none.
     warm_start: Any = None
     baseline: bool = False  # try the configuration as it stands first, if the space has it
-    # Configurations to try first, [{parameter: value, …}, …]; checked before anything is written.
+    # Configurations to try first, [{parameter: value, …}, …]; checked before anything is written. They count as trials:
+    # those for which `n_trials` has no room wait until it is raised.
     enqueue: Any = None
     duplicates: str = "resample"  # resample | reuse | allow: a configuration that was already tried
 

@@ -134,17 +134,35 @@ def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
     return len(numbers)
 
 
-def enqueue(study: optuna.Study, configurations: Iterable[Mapping[str, Any]]) -> None:
-    """Enqueue configurations, but for those of trials that count.
+def untried(study: optuna.Study, configurations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """List configurations, each once, but for those of trials that count.
 
     >>> study = optuna.create_study()
-    >>> enqueue(study, [{"x": 1}, {"x": 2}])
-    >>> [trial.state.name for trial in study.trials]
-    ['WAITING', 'WAITING']
+    >>> study.enqueue_trial({"x": 1})
+    >>> untried(study, [{"x": 1}, {"x": 2}])
+    [{'x': 2}]
     """
     hidden = uncounted(study)
     counted = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in hidden]
     known = [trial.system_attrs.get("fixed_params", trial.params) for trial in counted]
+    found: list[dict[str, Any]] = []
     for params in configurations:
-        if params not in known:
-            study.enqueue_trial(dict(params), skip_if_exists=not hidden)
+        if params not in known and params not in found:
+            found.append(dict(params))
+    return found
+
+
+def enqueue(study: optuna.Study, configurations: Iterable[Mapping[str, Any]], n_trials: int) -> int:
+    """Enqueue configurations that are untried, as many as trials are to begin; return how many are left over.
+
+    >>> study = optuna.create_study()
+    >>> enqueue(study, [{"x": 1}, {"x": 2}, {"x": 3}], n_trials=2)
+    1
+    >>> [trial.state.name for trial in study.trials]
+    ['WAITING', 'WAITING']
+    """
+    wanted = untried(study, configurations)
+    room = max(0, total(study, n_trials) - len(study.get_trials(deepcopy=False)))
+    for params in wanted[:room]:
+        study.enqueue_trial(params)
+    return len(wanted[room:])

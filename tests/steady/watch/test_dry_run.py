@@ -45,6 +45,21 @@ def test_the_cost_is_not_known_then_the_budgets_then_the_finished_trials() -> No
     assert cost(study, read(timeout=60)).endswith("bound to 1 minutes in all (hydra.sweeper.timeout).")
 
 
+def test_what_waits_and_what_was_left_over_come_before_what_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    study = optuna.create_study()
+    study.add_trial(finished(60))
+    study.enqueue_trial({"x": "a"})
+    space = Space.parse({"x": "choice(a, b, c)"}, [])
+    proposer = Proposer(study, space, Samplers({"_target_": "optuna.samplers.RandomSampler"}, 0, space))
+    print_dry_run(study, read(n_trials=4), space, proposer, [{"x": "a"}, {"x": "c"}])
+    said = capsys.readouterr().out
+    assert "It would begin with:\n  1: x=a\n  2: x=c\n  3: x=" in said
+    assert "  4: " not in said
+    assert "3 trials to go" in said
+    print_dry_run(study, read(n_trials=1), space, proposer, [])
+    assert "It would begin with:\n  1: x=a\n1 trial to go" in capsys.readouterr().out
+
+
 def test_a_study_on_paper_is_the_real_one_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert study_on_paper(read(direction="maximize")).direction.name == "MAXIMIZE"
