@@ -39,7 +39,7 @@ data: setup ## photos into a ready set, in stages to look at (SOURCE=DIR, withou
 	$(RUN) src/prepare.py $(if $(SOURCE),data=photos "data.source=$(SOURCE)") $(ARGS)
 
 sweep: setup ## a small sweep over both models on the demo cats, and its table of results (ARGS="trials=30 …")
-	$(RUN) src/train.py -m hparams_search=cats_optuna study=first trials=3 minutes=3 hydra.sweeper.confirm=null $(ARGS)
+	$(RUN) src/train.py -m hparams_search=cats_optuna study=first trials=3 minutes=3 hydra.sweeper.promotion=null hydra/sweeper/pruner=lenient hydra.sweeper.confirm=null $(ARGS)
 
 dashboard: setup ## look at the latest study in the browser, also while it runs (STUDY=NAME PORT=8080)
 	$(RUN) -m steady.watch.dashboard $(STUDY) --port $(PORT) --next-step '$(NEXT_STEP)' $(ARGS)

@@ -316,8 +316,8 @@ def _promotion(keys: Mapping[str, Any]) -> Promotion | None:
         raise _refused("promotion", expected, given)
     if keys["pruner"] is not None:
         raise ConfigError(
-            "hydra.sweeper.promotion pauses a trial where a pruner would end it, so a sweep has one of the two. Choose "
-            "hydra/sweeper/pruner=none beside hydra.sweeper.promotion."
+            "hydra.sweeper.promotion pauses a trial where a pruner would end it, so a sweep has one of the two: "
+            "hydra/sweeper/pruner=none, or hydra.sweeper.promotion=null."
         )
     return Promotion(eta, rungs, *_judged_by(keys, "promotion"))
 
@@ -362,6 +362,8 @@ def check_time(options: SweepOptions, share: float = 1.0) -> None:
             runs = f"{confirm.runs} confirmation runs as long in {options.slots} slots"
             taken = f"{taken.removesuffix(' takes')}, and after it {runs}, take"
             lower += ", or hydra.sweeper.confirm (null: none)"
+            if confirm.runs > options.slots:
+                lower += ", or have more slots (hydra.sweeper.n_jobs; hydra.sweeper.gpus_per_slot=0.5: two on a GPU)"
         raise ConfigError(
             f"hydra.sweeper.timeout={timeout:g} leaves no time for a search: {taken} {needed:g} seconds. "
             f"Raise the timeout, or lower {lower}."

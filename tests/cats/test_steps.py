@@ -106,6 +106,7 @@ def test_the_steps_are_commands_in_their_order_and_the_better_model_is_exported(
     search = words_of("search")
     assert search[:2] == ["-m", "hparams_search=cats_optuna"]
     assert {"data=demo_cats", "study='mine'", "hydra.sweeper.confirm=null"} <= set(search)
+    assert {"hydra/sweeper/pruner=lenient", "hydra.sweeper.promotion=null"} <= set(search)
     train = words_of("train")
     assert train[:2] == ["model=vae", "seed=0"]
     assert {"trial.number=null", "resume='outputs/cats/mine/longer'"} <= set(train)

@@ -494,8 +494,9 @@ def test_the_search_over_both_models_ends_in_an_hour_with_its_confirmation() -> 
     cfg = composed("hparams_search=cats_optuna")
     keys = cfg.hydra.sweeper
     assert keys.timeout == 3600
-    # On two cores: the last trials, and two rounds of the three runs; then there is time for some trials more.
-    assert 3 * 60 * cfg.minutes + 15 * 60 < keys.timeout
+    # On two cores: a whole trial, and the runs of the confirmation; then there is time for the first third of others.
+    assert (keys.confirm.top, keys.confirm.seeds) == (1, 2)
+    assert (2 + 1 / 3) * 60 * cfg.minutes + 3 * 60 < keys.timeout
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -545,6 +546,8 @@ def test_another_pruner_can_be_chosen(search: str) -> None:
         assert composed(f"hparams_search={search}", f"hydra/sweeper/pruner={name}").hydra.sweeper.pruner == node
     for off in ("hydra/sweeper/pruner=none", "hydra.sweeper.pruner=null"):
         assert composed(f"hparams_search={search}", off).hydra.sweeper.pruner is None
+    if search == "cats_optuna":
+        return  # has none, but promotion
     changed = composed(f"hparams_search={search}", "hydra.sweeper.pruner.percentile=30").hydra.sweeper.pruner
     assert (changed._target_, changed.percentile) == ("optuna.pruners.PercentilePruner", 30)
 

@@ -253,5 +253,5 @@ def test_a_promotion_needs_a_score_and_no_pruner() -> None:
     assert made == Promotion(2.5, [0, 4], ["a", "b"], ["minimize", "maximize"])
     with pytest.raises(ConfigError, match="promotion needs prune_metric"):
         read(promotion=pair)
-    with pytest.raises(ConfigError, match="Choose hydra/sweeper/pruner=none beside"):
+    with pytest.raises(ConfigError, match=r"pruner=none, or hydra\.sweeper\.promotion=null"):
         read(promotion=pair, prune_metric="a", pruner={"_target_": "optuna.pruners.MedianPruner"})

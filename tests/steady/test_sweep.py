@@ -198,6 +198,15 @@ def test_known_good_ones_come_first_and_nothing_is_tried_twice(sweep: Sweep, tmp
     assert sorted(trial.params["y"] for trial in load(tmp_path, "small").trials) == ["a", "b", "c"]
 
 
+def test_more_known_good_ones_than_trials_wait_for_more_trials(sweep: Sweep, tmp_path: Path) -> None:
+    enqueue = "hydra.sweeper.enqueue=[{x: 0.5, y: a}, {x: 0.25, y: b}, {x: 0.75, y: c}]"
+    for total in (1, 2):
+        done = sweep(enqueue, f"hydra.sweeper.n_trials={total}")
+        assert done.returncode == 0, done.stderr
+        assert [trial.params["x"] for trial in load(tmp_path).trials] == [0.5, 0.25][:total]
+        assert states(tmp_path) == ["COMPLETE"] * total
+
+
 def test_what_is_given_wrong_is_told_at_once_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
     wrong = ("hydra.sweeper.enqueue=[{y: bb, zz: 1}, {x: 7}]", "+hydra.sweeper.params.seconsd='choice(1,2)'")
     for more in ((), ("hydra.sweeper.dry_run=true",)):
@@ -526,6 +535,12 @@ def test_a_study_learns_from_another_tries_its_best_first_and_counts_none_of_it(
     refused = sweep(*line[:1], "hydra.sweeper.n_trials=6")
     assert refused.returncode == 1
     assert "warm_start: auto → null" in refused.stderr
+    # What others found best has the room that is left beside what stands.
+    few = ("study=few", "hydra.sweeper.n_trials=2", "hydra.sweeper.warm_start=old", "hydra.sweeper.baseline=true")
+    assert sweep(*few).returncode == 0
+    tried = [trial.params for trial in load(tmp_path, "few").trials]
+    assert {"x": 0.0, "y": "a"} in tried
+    assert load(tmp_path, "old").best_params in tried
 
 
 def test_a_warm_start_that_cannot_be_had_is_refused_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
@@ -599,6 +614,21 @@ def test_another_promotion_in_a_study_that_exists_is_said(sweep: Sweep) -> None:
     assert "is another than before" not in first.stdout + first.stderr
     other = sweep("hydra.sweeper.n_trials=2", *PROMOTION[::2], "hydra.sweeper.promotion={eta: 4, rungs: [1, 2, 4]}")
     assert "hydra.sweeper.promotion is another than before ({'eta': " in other.stdout + other.stderr
+
+
+def test_promotion_in_a_study_that_was_scored_without_is_refused_until_it_is_accepted(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    plain = sweep("hydra.sweeper.n_trials=1", PROMOTION[0], PROMOTION[2], "hydra/sweeper/pruner=median")
+    assert plain.returncode == 0, plain.stderr
+    refused = sweep("hydra.sweeper.n_trials=2", *PROMOTION)
+    assert refused.returncode == 1
+    assert "was begun without hydra.sweeper.promotion" in refused.stderr
+    assert load(tmp_path).user_attrs[meta.PROMOTION] is None
+    accepted = sweep("hydra.sweeper.n_trials=2", *PROMOTION, "hydra.sweeper.allow_change=[promotion]")
+    assert accepted.returncode == 0, accepted.stderr
+    assert sweep("hydra.sweeper.n_trials=3", *PROMOTION).returncode == 0
+    assert len(load(tmp_path).trials) == 3
 
 
 def test_under_promotion_no_trial_begins_that_has_no_time_to_end(sweep: Sweep, tmp_path: Path) -> None:

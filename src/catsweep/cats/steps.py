@@ -311,6 +311,8 @@ class Run:
             *data, f"data.size={self.cfg.size}", _word("study", self.folder.name), f"minutes={plan.minutes}",
             f"trials={10 * max(plan.trials, 10)}", f"hydra.sweeper.confirm={plan.confirm_word}",
             self.judge if plan.judged else "metrics/judge=none",
+            # The best are trained on afterwards, so trials are short, and a third of one would tell nothing.
+            "hydra/sweeper/pruner=lenient", "hydra.sweeper.promotion=null",
             *([] if plan.checked else ["hydra.sweeper.preflight=null"]), *self.state.hardware, *self.cfg.train,
         ]  # fmt: skip
         line = ("search", "train.py", "-m", "hparams_search=cats_optuna", *words)
@@ -504,8 +506,8 @@ class Run:
         return {log: _failure(step, log, child.returncode) for log, child in children.items() if child.returncode}
 
     def _wait(self, step: str, children: Mapping[Path, "subprocess.Popen[bytes]"]) -> None:
-        while running := [log for log, child in children.items() if child.poll() is None]:
-            self._show(step, running)
+        while any(child.poll() is None for child in children.values()):
+            self._show(step, list(children))
             time.sleep(LOOK_EVERY)
 
     def _show(self, step: str, logs: Sequence[Path]) -> None:

@@ -33,6 +33,7 @@ from steady.study.leases import Leases
 log = logging.getLogger(__name__)
 
 START = 30.0  # seconds that a server may be away when a sweep starts
+PROMOTING = "promotion"  # the name in `allow_change` for promotion in a study that was begun without
 BEGUN = "begun"  # claimed by each controller whose sweep has the study's contract
 
 
@@ -116,7 +117,7 @@ class StudyOpener:
         if occupied and not trials:
             raise StudyError(self._refusal(occupied))
         before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
-        known = [*meta.get(study, meta.ALLOWED, ()), budget.FAILURES]
+        known = [*meta.get(study, meta.ALLOWED, ()), budget.FAILURES, PROMOTING]
         if self.options.warm_start != AUTO and not study.get_trials(deepcopy=False):
             self._choose_prior({})  # one that was named may be refused
         contract.require_known(self.options.allow_change, [before, self._contract({})], self.config, known)
@@ -142,6 +143,16 @@ class StudyOpener:
         if params is None:
             log.info("The configuration as it stands is not in this space, so it is not tried first")
         return named if params is None or params in named else [params, *named]
+
+    def to_try_first(self, study: optuna.Study, anew: bool) -> list[dict[str, Any]]:
+        """List what a start has to try before what is drawn: of a new study also what others have found best.
+
+        That has as much room as `n_trials` leaves beside what was given, or stands.
+        """
+        if not anew:
+            return list(self.options.enqueue)
+        own = self.first()
+        return [*self.best_prior(study)[: max(0, self.options.n_trials - len(own))], *own]
 
     def open(self, hurry: Callable[[], bool] = lambda: False) -> optuna.Study:
         """Open the study, or create it; one with another contract is a StudyError.
@@ -218,6 +229,7 @@ class StudyOpener:
         where = self._where(study, f"; this start names {self.folder}" if self._elsewhere(study) else "")
         more = self.options.next_step or ""
         changes = contract.check(kept, now, self.options.allow_change, where, self.naming, fruitless, more)
+        self._require_rungs(study, where)
         choices = [str(change) for change in changes if contract.has_other_choices(change)]
         if choices and self.options.storage.startswith(("journal", "grpc")):
             raise StudyError(
@@ -226,6 +238,18 @@ class StudyOpener:
                 "learn from this one."
             )
         return changes
+
+    def _require_rungs(self, study: optuna.Study, where: str) -> None:
+        """Refuse promotion in a study whose trials were scored without: a step may have been another share of them."""
+        if self.options.promotion is None or meta.get(study, meta.PROMOTION) or PROMOTING in self.options.allow_change:
+            return
+        if any(meta.has(trial, meta.RUNGS) for trial in study.get_trials(deepcopy=False)):
+            raise StudyError(
+                f"{where} was begun without hydra.sweeper.promotion, so its trials may have been scored at other rungs "
+                "than those that it would promote beside them. Go on as it was begun, hydra.sweeper.promotion=null and "
+                f"the pruner of then, hydra/sweeper/pruner=NAME. Or accept it with 'hydra.sweeper.allow_change="
+                f"[{PROMOTING}]', or begin another study with {self.naming}=NEWNAME."
+            )
 
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Tell whether this start names another folder than the first, which holds the runs (as `${now:}` does)."""
@@ -308,6 +332,10 @@ class StudyOpener:
             log.info("hydra.sweeper.promotion is another than before (%s); trials that are paused go by it", before)
         study.set_user_attr(meta.PROMOTION, now)
 
+    def _enqueue(self, study: optuna.Study, configurations: list[dict[str, Any]]) -> None:
+        if left := budget.enqueue(study, configurations, self.options.n_trials):
+            log.info("%d of the configurations to try first wait until there are more trials (n_trials)", left)
+
     def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
         """Record, or compare, the contract; enqueue what the study tries first."""
         given = budget.digest(list(map(shown, command()[2:])), {**self.options.given, "enqueue": self.options.enqueue})
@@ -349,6 +377,5 @@ class StudyOpener:
             study.set_user_attr(meta.SPELLING, "exact")
         if not self._elsewhere(study):
             trial_folders.mark(self.folder, study.study_name)
-        first = [*self.best_prior(study), *self.first()]
-        budget.enqueue(study, self.options.enqueue if study.trials and not mended else first)
+        self._enqueue(study, self.to_try_first(study, anew=mended or not study.trials))
         study.set_user_attr(meta.GIVEN, given)  # last, so that a start that is killed before it is made up for
