@@ -3,7 +3,7 @@
 #
 #   mkdir -p outputs
 #   sbatch --array=0-7 --gres=gpu:1 --time=4:00:00 cluster/slurm_array.sh \
-#     hparams_search=vae_optuna study=cats hydra.sweeper.storage=postgresql://cats@HOST/cats
+#     hparams_search=vae_optuna study=cats trainer=gpu hydra.sweeper.storage=postgresql://cats@HOST/cats
 #
 # Before the time limit, and when the job is preempted, its controller is interrupted: the trial keeps a checkpoint, and
 # the task goes back into the queue under the same number. Whichever task is free goes on with the trial.

@@ -1,49 +1,72 @@
-"""Trainers that use no GPU: their sweeps have a slot for each core, and a machine whose GPU is left idle says so.
+"""Trainers that use no GPU: their sweeps have a slot for each core, and whoever has a GPU that is left idle is told.
 
 Imported at each start, so it may import nothing heavy.
 """
 
 import platform
+import re
 import warnings
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from steady.printing import say
 from steady.resources import visible_gpus
+
+CHOICE = re.compile(r"\+*(?:trainer|trainer\.accelerator)=(.*)")  # an override
 
 # Hydra warns of each callback that it makes without a list of trusted names; this one is ours.
 warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved _target_='catsweep\.idle_gpus\.Hint'")
 
 
-def sweep_gpus(accelerator: str) -> int | str:
+def sweep_gpus(accelerator: str, _root_: DictConfig) -> int | str:
     """Resolve `${sweep_gpus:ACCELERATOR}`: what `hydra.sweeper.gpus` is with a `trainer.accelerator`.
 
-    >>> sweep_gpus("cpu")
-    0
+    That is 0 on the processor, and `auto` on GPUs or where trials differ in their trainer.
+
+    >>> sweep_gpus("cpu", OmegaConf.create({})), sweep_gpus("gpu", OmegaConf.create({}))
+    (0, 'auto')
     """
-    return 0 if accelerator == "cpu" else "auto"
+    return 0 if accelerator == "cpu" and not _is_searched(_root_) else "auto"
+
+
+def _is_searched(config: DictConfig) -> bool:
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    return bool({"trainer", "trainer.accelerator"} & set(params)) or any(
+        map(re.compile("[,(]").search, _chosen(config))
+    )
+
+
+def _chosen(config: DictConfig) -> list[str]:
+    words = OmegaConf.select(config, "hydra.overrides.task") or []
+    return [found[1] for word in words if (found := CHOICE.match(word))]
 
 
 class Hint(Callback):
-    """A Hydra callback that tells of a GPU that `trainer=cpu` leaves idle, unless the command line has chosen that."""
+    """A Hydra callback that tells of a GPU that nobody uses, unless the command line has chosen a trainer."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """See `hydra.experimental.callback`."""
-        chosen = any(word.lstrip("+").startswith(("trainer=", "trainer.accelerator=")) for word in _words(config))
-        if config.trainer.accelerator == "cpu" and not chosen and (gpus := _there()):
-            say(f"This trains on the processor, and leaves {gpus} idle. To train there: trainer=gpu.")
+        _tell(config, "")
 
-    on_multirun_start = on_run_start
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """See `hydra.experimental.callback`."""
+        from steady.run.job_factory import ENGINES  # imported for the sweep anyway
+
+        elsewhere = config.hydra.launcher._target_ in ENGINES
+        slots = any(word.startswith("hydra.sweeper.gpus=") for word in config.hydra.overrides.hydra)
+        if not (elsewhere or slots or _is_searched(config)):
+            _tell(config, " (for a new study; hydra.sweeper.gpus_per_slot=0.25 trains four trials on each)")
 
 
-def _words(config: DictConfig) -> list[str]:
-    return list(config.hydra.overrides.task)
+def _tell(config: DictConfig, more: str) -> None:
+    if config.trainer.accelerator == "cpu" and not _chosen(config) and (there := _there()):
+        say(f"{there}, and this trains on the processor. Choose trainer=gpu{more} or trainer=cpu.")
 
 
 def _there() -> str:
-    """Name what could be trained on; empty if there is nothing."""
+    """Say what could be trained on; empty if there is nothing."""
     if gpus := len(visible_gpus("auto")):
-        return "a GPU" if gpus == 1 else f"{gpus} GPUs"
-    return "its GPU" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else ""
+        return "A GPU is there" if gpus == 1 else f"{gpus} GPUs are there"
+    return "A GPU is there" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else ""

@@ -57,7 +57,7 @@ def test_of_several_logs_each_is_shown_without_cutting_a_word(tmp_path: Path, mo
     monkeypatch.setattr("catsweep.cats.display.time.monotonic", lambda: next(clock))
     for _ in range(2):
         lines.show(progress(train, other, silent))
-    short = "train-3: epoch 12 val/fid 40.123 val/fid 40.123…"
+    short = "train-3: epoch 12  val/fid 40.123 val/fid 40.123 val/fid…"
     assert out.getvalue().endswith(f"54m30 left  |  train: epoch 10  |  {short}\n")
     assert [line.plain for line in render(progress(train, other)).renderables[2:]] == [
         "train: epoch 10", f"train-3: {other.read_text().strip()}",

@@ -90,7 +90,7 @@ def test_a_copy_whose_best_checkpoint_is_the_trials_own_is_told_without_a_figure
     found = [finalist(tmp_path, 1, 50.0, 50.0)]
     assert best(found)[0] is None
     assert verdict(found, None, "", {}) == (
-        "Trained on, it is no better, so it is taken as it was: val/fid 50 → no better."
+        "Trained on, it is no better, so it is taken as it was: val/fid 50 as before."
     )
 
 

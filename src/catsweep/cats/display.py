@@ -2,7 +2,6 @@
 
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from steady.watch.progress import duration
 EVERY = 0.5  # seconds between two pictures
 LINE_EVERY = 60.0  # seconds between two lines
 TAIL = 4096  # bytes of a log in which its last line is looked for
-WIDTH = 100  # characters of all of them in a line
+WIDTH, WIDTH_OF_ONE = 100, 60  # characters of the only log in a line, and of one of several
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Progress:
     planned: Mapping[str, float]  # by step, in their order
     titles: Mapping[str, str]  # by step
     step: str  # that is running
-    logs: Sequence[Path]  # of its commands that run
+    logs: Sequence[Path]  # of its commands
 
     @property
     def left(self) -> float:
@@ -53,8 +52,10 @@ class Lines:
         if now.step == self.step and time.monotonic() < self.due:
             return
         said = [] if now.step != self.step else last_lines(now.logs)
-        short = [f"  |  {textwrap.shorten(line, WIDTH // len(said), placeholder='…')}" for line in said]
-        self.say(f"{now.titles[now.step]}, {duration(now.left)} left{''.join(short)}")
+        width = WIDTH if len(now.logs) == 1 else WIDTH_OF_ONE
+        self.say(
+            "  |  ".join([f"{now.titles[now.step]}, {duration(now.left)} left", *(cut(one, width) for one in said)])
+        )
         self.step, self.due = now.step, time.monotonic() + LINE_EVERY
 
     def say(self, line: str) -> None:
@@ -116,6 +117,18 @@ def render(now: Progress) -> Group:
     head = f"{now.name}: {duration(now.left)} left of {duration(now.budget)}"
     said = (Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in last_lines(now.logs))
     return Group(Text(head), table, *said)
+
+
+def cut(line: str, width: int) -> str:
+    """Shorten a line at the end of a word, if there is one.
+
+    >>> cut("trial 3 finished", 12), cut("trial", 4)
+    ('trial 3…', 'tri…')
+    """
+    if len(line) <= width:
+        return line
+    short = line[: width - 1]
+    return f"{short.rpartition(' ')[0] or short}…"
 
 
 def last_lines(logs: Sequence[Path]) -> list[str]:

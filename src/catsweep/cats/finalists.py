@@ -67,13 +67,16 @@ class Finalist:
         >>> Finalist(3, Path("no"), Path("no"), "val/fid", False, {"val/fid": 40.0}).words()
         'val/fid 40 → no score'
         """
-        if self.after is None:
-            after = "no score"
-        else:  # equal if its best checkpoint is the trial's
-            after = "no better" if self.after == self.before else f"{self.after:.4g}"
+        after = "no score" if self.after is None else f"{self.after:.4g}"
         judged = [found.scores.get(JUDGED) for run in (self.run, self.copy) if (found := read_judged(run))]
-        said = f", {JUDGED} {' → '.join(f'{fid:.4g}' for fid in judged if fid is not None)}" if self.judged else ""
-        return f"{self.score} {self.before:.4g} → {after}{said}"
+        fids = [f"{fid:.4g}" for fid in judged if fid is not None]
+        said = f", {JUDGED} {_change(fids)}" if self.judged else ""
+        return f"{self.score} {_change([f'{self.before:.4g}', after])}{said}"
+
+
+def _change(values: Sequence[str]) -> str:
+    """Format from what to what; equal ones, as where the best checkpoint is still the trial's, as one."""
+    return f"{values[0]} as before" if len(values) > 1 and len(set(values)) == 1 else " → ".join(values)
 
 
 def read(winner: Path, count: int) -> list[Finalist]:

@@ -97,7 +97,7 @@ class FastDevRun:
         return said
 
     def _for_this_machine(self, cfg: DictConfig) -> DictConfig:
-        if not self.elsewhere or torch.cuda.is_available():
+        if not self.elsewhere or cfg.trainer.accelerator not in ("gpu", "cuda") or torch.cuda.is_available():
             return cfg
         changed = copy.deepcopy(cfg)
         with read_write(changed):

@@ -39,6 +39,7 @@ from steady.signals import COMMAND, SAID
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[3]
+IDLE_GPU = "GPU available but not used"  # `catsweep.idle_gpus` says so of a single run, in words of our command line
 # Warnings of Lightning and torch that say nothing to a user of ours.
 IGNORED = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 calls what torch 2.13 has deprecated
@@ -46,7 +47,6 @@ IGNORED = (
     r"Total length of `OrderedBatches` across ranks is zero",  # data.val_fraction=0: nothing is held out,
     r"`ModelCheckpoint\(monitor='val/.*'\)` could not find the monitored key",  # and nothing scored on the way
     r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
-    r"GPU available but not used",  # `catsweep.idle_gpus` says so, in words of our command line
     r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.devices`
 )
 
@@ -64,7 +64,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     configuration.complete(cfg)
     devices.require(cfg.trainer.accelerator, cfg.trainer.get("devices", "auto"))
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets INFO itself when imported
-    for message in IGNORED:
+    for message in (*IGNORED, *([IDLE_GPU] if cfg.trial.number is None else [])):
         warnings.filterwarnings("ignore", message=message)
     devices.environment(cfg.trainer)  # also decides who is rank 0, before anything that only rank 0 does
     # Relative to the project, so that nothing we print or write names a place on this machine.
