@@ -30,9 +30,10 @@ def main() -> None:
         write("threads", {**known, step: os.environ["OMP_NUM_THREADS"]})
     fakes = json.loads(Path("fake.json").read_text()) if Path("fake.json").exists() else {}
     fake = fakes.get(Path(given["resume"]).name, fakes.get(step, {})) if "resume" in given else fakes.get(step, {})
+    if fake.get("waits"):
+        signal.signal(signal.SIGTERM, stopped)  # before the line that tests wait for
     print(f"this is {step}", flush=True)
     if fake.get("waits"):
-        signal.signal(signal.SIGTERM, stopped)
         while not Path("go").exists():
             time.sleep(0.02)
     if "signal" in fake:
