@@ -33,9 +33,8 @@ def sweep_gpus(accelerator: str, _root_: DictConfig) -> int | str:
 
 def _is_searched(config: DictConfig) -> bool:
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
-    return bool({"trainer", "trainer.accelerator"} & set(params)) or any(
-        map(re.compile("[,(]").search, _chosen(config))
-    )
+    several = any("," in value or "(" in value for value in _chosen(config))
+    return several or "trainer" in params or "trainer.accelerator" in params
 
 
 def _chosen(config: DictConfig) -> list[str]:
@@ -61,12 +60,8 @@ class Hint(Callback):
 
 
 def _tell(config: DictConfig, more: str) -> None:
-    if config.trainer.accelerator == "cpu" and not _chosen(config) and (there := _there()):
+    if config.trainer.accelerator != "cpu" or _chosen(config):
+        return
+    if gpus := len(visible_gpus("auto")) or (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        there = f"{gpus} GPUs are there" if gpus > 1 else "A GPU is there"
         say(f"{there}, and this trains on the processor. Choose trainer=gpu{more} or trainer=cpu.")
-
-
-def _there() -> str:
-    """Say what could be trained on; empty if there is nothing."""
-    if gpus := len(visible_gpus("auto")):
-        return "A GPU is there" if gpus == 1 else f"{gpus} GPUs are there"
-    return "A GPU is there" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else ""

@@ -359,7 +359,8 @@ def check_time(options: SweepOptions, share: float = 1.0) -> None:
         if share < 1:
             taken = f"the least that is left of {taken}"
         if confirm is not None:
-            runs = f"{confirm.runs} confirmation runs as long in {options.slots} slots"
+            slots = f"{options.slots} slot{'s' * (options.slots != 1)}"
+            runs = f"{confirm.runs} confirmation runs as long in {slots}"
             taken = f"{taken.removesuffix(' takes')}, and after it {runs}, take"
             lower += ", or hydra.sweeper.confirm (null: none)"
             if confirm.runs > options.slots:

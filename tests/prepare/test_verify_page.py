@@ -217,6 +217,28 @@ def test_done_goes_on_with_what_was_decided(serve: Callable[..., Served], open_p
     assert [record.kept for record in done.records] == [True, True, True, False]
 
 
+def test_a_server_that_is_told_to_stop_is_asked_nothing_more(
+    serve: Callable[..., Served], open_page: Callable[..., Page]
+) -> None:
+    served = serve()
+    page = open_page(served)
+    # While the answer is on its way the page looks for news, as at each tick of its clock.
+    page.evaluate("""() => {
+        const send = window.fetch;
+        window.asked = [];
+        window.fetch = (address, request) => {
+            window.asked.push(address);
+            if (address === "done") dispatchEvent(new Event("focus"));
+            return send(address, request);
+        };
+    }""")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(page.locator("#end")).to_contain_text("You can close this page.")
+    assert page.evaluate("asked.at(-1)") == "done"
+    served.thread.join(20)
+
+
 def test_two_tabs_lose_nothing_and_see_each_other(serve: Callable[..., Served], open_page: Callable[..., Page]) -> None:
     served = serve()
     one, two = open_page(served), open_page(served)

@@ -204,6 +204,10 @@ def test_a_timeout_that_the_confirmation_would_use_up_is_refused() -> None:
     assert read(**keys, timeout=1801).reserved_seconds(600) == 1800  # the last trials', and two rounds
     with pytest.raises(ConfigError, match=r"leaves no time for a search.* 3 confirmation runs .* take 1800 seconds"):
         check_time(read(**keys, timeout=1800))
+    with pytest.raises(ConfigError, match=r"in 1 slot, take 2400 seconds.*or have more slots \(hydra\.sweeper\.n_jobs"):
+        check_time(read(**{**keys, "n_jobs": 1}, timeout=2400))
+    with pytest.raises(ConfigError, match=r"hydra\.sweeper\.confirm \(null: none\)\.$"):  # more would not help
+        check_time(read(**{**keys, "n_jobs": 3}, timeout=1200))
     check_time(read(**{**keys, "confirm": None}, timeout=10))
     check_time(read(**{**keys, "trial_minutes": None}, timeout=10))
 

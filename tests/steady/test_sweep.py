@@ -205,6 +205,7 @@ def test_more_known_good_ones_than_trials_wait_for_more_trials(sweep: Sweep, tmp
         assert done.returncode == 0, done.stderr
         assert [trial.params["x"] for trial in load(tmp_path).trials] == [0.5, 0.25][:total]
         assert states(tmp_path) == ["COMPLETE"] * total
+        assert f"{3 - total} of the configurations to try first wait" in done.stdout + done.stderr
 
 
 def test_what_is_given_wrong_is_told_at_once_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
