@@ -21,13 +21,11 @@ def main() -> None:
     command, words = Path(sys.argv[0]).stem, sys.argv[1:]
     step = {"best_model": "choose", "train": "search" if "-m" in words else "train"}.get(command, command)
     given = {key.split(".")[-1]: value.strip("'") for key, _, value in (word.partition("=") for word in words)}
-    with Path("calls").open("a") as calls:
-        calls.write(json.dumps([step, words]) + "\n")
+    append("calls", [step, words])
     if "CUDA_VISIBLE_DEVICES" in os.environ and "resume" in given:
         write(f"{given['resume']}/gpus", os.environ["CUDA_VISIBLE_DEVICES"])
     if "OMP_NUM_THREADS" in os.environ:
-        known = json.loads(Path("threads").read_text()) if Path("threads").exists() else {}
-        write("threads", {**known, step: os.environ["OMP_NUM_THREADS"]})
+        append("threads", [step, os.environ["OMP_NUM_THREADS"]])
     fakes = json.loads(Path("fake.json").read_text()) if Path("fake.json").exists() else {}
     fake = fakes.get(Path(given["resume"]).name, fakes.get(step, {})) if "resume" in given else fakes.get(step, {})
     if fake.get("waits"):
@@ -50,6 +48,12 @@ def stopped(*_: object) -> None:
     with Path("stopped").open("a") as file:
         file.write("at a checkpoint\n")
     sys.exit(143)
+
+
+def append(path: str, content: object) -> None:
+    """Add a line: steps that run side by side may do so at the same time."""
+    with Path(path).open("a") as file:
+        file.write(json.dumps(content) + "\n")
 
 
 def write(path: str, content: object) -> None:

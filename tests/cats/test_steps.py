@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from steady import resources
 ROOT = Path(__file__).resolve().parents[2]
 ALL = ["search", "choose", "train", "export", "report"]  # of drawn cats
 BOUND = 120.0  # seconds for something to happen
+STARTED: list[subprocess.Popen[str]] = []  # by a test
 DRIVER = """
 import json, sys
 from pathlib import Path
@@ -54,9 +55,11 @@ def behave(**fakes: dict[str, Any]) -> None:
 
 
 def calls() -> list[tuple[str, list[str]]]:
-    return (
-        [tuple(json.loads(line)) for line in Path("calls").read_text().splitlines()] if Path("calls").exists() else []
-    )
+    return [tuple(line) for line in lines("calls")]
+
+
+def lines(path: str) -> list[Any]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()] if Path(path).exists() else []
 
 
 def called() -> list[str]:
@@ -80,8 +83,8 @@ def wait_for(happened: Callable[[], object]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project without anything, and the fake commands."""
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project without anything, and the fake commands; what a test that failed has left running is ended."""
     scripts, project = tmp_path / "src", tmp_path / "project"
     for folder in (scripts, project):
         folder.mkdir()
@@ -90,7 +93,12 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(steps, "COMMANDS", scripts)
     monkeypatch.setattr(steps, "LOOK_EVERY", 0.01)
     monkeypatch.chdir(project)
-    return scripts
+    yield scripts
+    for process in STARTED:
+        process.kill()
+        with process:  # waits, and closes its output
+            pass
+    STARTED.clear()
 
 
 def photo(file: Path, seed: int = 0) -> None:
@@ -150,7 +158,7 @@ def test_a_training_and_an_export_have_the_threads_of_a_trial(monkeypatch: pytes
     monkeypatch.setattr(resources, "cores", lambda: 8)
     monkeypatch.setattr(Hardware, "of", lambda *_: Hardware(4))
     steps.run(config())
-    assert json.loads(Path("threads").read_text()) == {"train": "2", "export": "2"}
+    assert lines("threads") == [["train", "2"], ["export", "2"]]
 
 
 def test_it_tells_at_the_start_how_the_time_will_be_spent(
@@ -457,7 +465,8 @@ def test_a_search_whose_time_was_over_before_a_trial_began_is_given_more(monkeyp
 def start(commands: Path, cfg: DictConfig) -> subprocess.Popen[str]:
     line = [sys.executable, "-c", DRIVER, str(commands), json.dumps(OmegaConf.to_container(cfg))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    STARTED.append(subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    return STARTED[-1]
 
 
 @pytest.mark.parametrize("step", ["prepare", *ALL])
