@@ -15,7 +15,7 @@ from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from tests import memory
 from tests.fake_sweeps import Sweep
 
@@ -27,6 +27,7 @@ torch.set_num_threads(1)
 # No time limit: on a busy machine it would tell of the neighbours.
 settings.register_profile("catsweep", deadline=None)
 settings.load_profile("catsweep")
+expect.set_options(timeout=120_000)  # likewise
 
 
 def pytest_collection_finish() -> None:

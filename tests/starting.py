@@ -61,6 +61,7 @@ class Warm:
             if "code" in line:
                 self.ended[line["pid"]] = line["code"]
             else:
+                self.ended.pop(line["pid"], None)  # of an earlier process with this number
                 self.started.append(line["pid"])
 
 

@@ -93,10 +93,8 @@ def test_a_run_ended_by_sigkill_and_resumed_is_the_undisturbed_run(
     [undisturbed] = runs(place)
 
     process = start(*line)
-    written: set[int] = set()
-    while len(written) < 2:  # last.ckpt is written after each epoch
+    while not any((run / "checkpoints" / "last.ckpt").exists() for run in {*runs(place)} - {undisturbed}):
         assert process.poll() is None, process.communicate()
-        written |= {file.stat().st_mtime_ns for run in runs(place)[1:] for file in run.glob("checkpoints/last.ckpt")}
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -104,7 +102,7 @@ def test_a_run_ended_by_sigkill_and_resumed_is_the_undisturbed_run(
     assert process.returncode == -signal.SIGKILL
     assert not (killed / "metrics.json").exists()
     reached = torch.load(killed / "checkpoints/last.ckpt", weights_only=True)["epoch"] + 1
-    assert 2 <= reached < EPOCHS
+    assert 1 <= reached < EPOCHS
 
     done = typed(*line, "resume=true")
     assert done.returncode == 0, done.stderr

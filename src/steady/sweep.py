@@ -1,5 +1,6 @@
 """One sweep from the command line to its results: puts the parts together, and holds no rules of its own."""
 
+import itertools
 import logging
 import os
 import shlex
@@ -78,9 +79,9 @@ def run(
         composing = JobComposer(space, config, hydra_context.config_loader)
         options = check_options(options, composing)
         sweep = Sweep(JobFactory(options, space, hydra_context, task_function, config), stop)
-        examples = list(composing.examples())
-        sweep.jobs.check(examples)
-        sweep.opener.check([*sweep.opener.first(), *examples, {}][0])
+        sweep.jobs.check(composing.examples())
+        first = itertools.chain(sweep.opener.first(), composing.examples(), [{}])  # composed as far as it is asked
+        sweep.opener.check(next(first))
         if options.dry_run:
             sweep.dry_run()
         else:

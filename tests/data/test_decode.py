@@ -394,13 +394,14 @@ def test_threads_decode_large_photos_one_at_a_time(picture: Picture, monkeypatch
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
-            time.sleep(0.03)
+            met.wait(120)
+            time.sleep(0.03)  # would one too many come in, it would be seen
             with lock:
                 inside[0] -= 1
 
     for photos in (1, 3):
         monkeypatch.setattr(decode_module, "MEMORY", ByteSemaphore(photos * 4800 * COST["PNG"]))
-        most[0] = 0
+        most[0], met = 0, threading.Barrier(photos)
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(work, range(6)))
         assert most[0] == photos

@@ -72,13 +72,14 @@ def test_large_files_are_held_one_at_a_time_and_small_ones_together(
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
-            time.sleep(0.05)
+            met.wait(120)
+            time.sleep(0.03)  # would one too many come in, it would be seen
             with lock:
                 inside[0] -= 1
 
     for size, together in ((900, 1), (300, 3)):
         (tmp_path / "x.jpg").write_bytes(bytes(size))
-        most[0] = 0
+        most[0], met = 0, threading.Barrier(together)
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(hold, ["x.jpg"] * 6))
         assert most[0] == together

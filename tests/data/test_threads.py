@@ -1,6 +1,7 @@
 import platform
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -64,6 +65,13 @@ def test_all_come_in_and_never_too_many_at_a_time(sizes: list[int], threads: int
     assert held[0] == 0
 
 
+def wait_for(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_small_needs_are_met_at_the_same_time_and_a_large_one_is_not_overtaken() -> None:
     budget, order, let_go = ByteSemaphore(100), [], threading.Event()
 
@@ -73,12 +81,15 @@ def test_small_needs_are_met_at_the_same_time_and_a_large_one_is_not_overtaken()
             assert let_go.wait(30)
 
     with ThreadPoolExecutor(4) as pool:
-        for name, size, there in (("first", 40, 1), ("second", 40, 2), ("large", 100, 2), ("third", 10, 2)):
-            pool.submit(wait, name, size)
-            until = time.monotonic() + 0.2
-            while time.monotonic() < until and len(order) < 3:
-                time.sleep(0.01)
-            assert len(order) == there
+        pool.submit(wait, "first", 40)
+        wait_for(lambda: len(order) == 1)
+        pool.submit(wait, "second", 40)
+        wait_for(lambda: len(order) == 2)
+        pool.submit(wait, "large", 100)
+        wait_for(budget._queue.locked)
+        pool.submit(wait, "third", 10)
+        time.sleep(0.2)
+        assert order == ["first", "second"]
         let_go.set()
     assert order == ["first", "second", "large", "third"]
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from tests.starting import Running
+from tests.steady.jobs.test_executor import gone
 from tests.steady.left import PROMOTION, halved, load, states, steps_done, whole
 
 from steady.study import meta
@@ -39,7 +39,7 @@ def test_kills_lose_nothing(
             time.sleep(moments.uniform(0, 1.5))
         process.send_signal(signal.SIGKILL)
         _, err = process.communicate()
-        assert process.returncode == -signal.SIGKILL, err
+        assert process.returncode in (-signal.SIGKILL, 0), err  # 0: on a slow machine it may have come to its end
     process = start(*line)
     _, err = process.communicate()
     assert process.returncode == 0, err
@@ -100,7 +100,7 @@ def test_what_left_the_session_of_its_trial_ends_with_a_killed_controller_and_th
     process.send_signal(signal.SIGKILL)
     process.communicate()
     pids = [int(pid) for pid in daemons.read_text().split()]
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+    while not all(map(gone, pids)):
         time.sleep(0.01)
     assert sweep(*line).returncode == 0
     whole(tmp_path, 4)

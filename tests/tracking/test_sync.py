@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import wandb
 
@@ -95,8 +94,7 @@ def begin(place: Path, run: str, value: int) -> wandb.Run:
 
 
 def is_open(log: Path) -> bool:
-    services = [process for process in psutil.process_iter(["name"]) if process.info["name"] == sync.SERVICE]
-    return any(Path(one.path) == log for process in services for one in process.open_files())
+    return log in sync._written_here()
 
 
 def start_of_last(log: bytes) -> int:

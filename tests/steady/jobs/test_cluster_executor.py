@@ -258,7 +258,7 @@ def test_to_stop_takes_what_waits_out_of_the_queue_and_lets_the_rest_come_to_a_c
 
 
 def test_a_second_wish_to_stop_cancels(make: Make, engine: FakeEngine) -> None:
-    executor = make(lambda cfg: (Path("begun").touch(), signal.signal(signal.SIGTERM, signal.SIG_IGN), time.sleep(600)))
+    executor = make(lambda cfg: (signal.signal(signal.SIGTERM, signal.SIG_IGN), Path("begun").touch(), time.sleep(600)))
     executor.submit(job())
     wait_for(Path("begun").exists)
     executor.stop()

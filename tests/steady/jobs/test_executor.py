@@ -258,11 +258,13 @@ def test_a_child_that_holds_the_pipe_does_not_hold_up_the_controller(make: Make,
 def test_what_a_process_prepared_for_a_job_has_forked_ends_with_it(make: Make) -> None:
     executor = make(lambda cfg: 0)
     executor.prepare(job())
-    died = psutil.Process(executor.prepared[0].process.pid)
+    process = executor.prepared[0].process
+    died = psutil.Process(process.pid)
     wait_for(lambda: len(died.children()) == 1)
     [itself] = died.children()
     died.kill()
-    wait_for(lambda: gone(died.pid) and gone(itself.pid))
+    process.join()  # the fork server has told of it
+    wait_for(lambda: gone(itself.pid))
     executor.submit(job())
     assert end(executor).kind == Kind.COMPLETE
 
@@ -400,9 +402,10 @@ def test_a_job_that_hangs_is_ended_with_all_it_started_and_its_stacks_are_told(
         signal.signal(signal.SIGTERM, lambda *_: Path("asked").touch() if how == "in Python" else None)
         Path("child").write_text(str(subprocess.Popen(["sleep", "600"], start_new_session=False).pid))
         print("last words")
-        Path("hangs").touch()
+        sleep = ctypes.PyDLL(None).sleep
+        os.mkdir("hangs")  # from here on this function is the innermost
         if how != "in Python":
-            ctypes.PyDLL(None).sleep(600)
+            sleep(600)
         while True:
             time.sleep(600)
 

@@ -201,6 +201,7 @@ def test_another_controller_finds_an_actor_and_cancels_it(engine: RayEngine, ray
     engine.close()
     (ray / f"{id}.host").write_text("'n1'")
     other = RayEngine({}, {})
+    other.check()  # its process has started, which takes longer than an answer may
     assert other.statuses({id: ray}) == {id: Status(State.RUNNING, "n1")}
     other.cancel({id: ray, "forgotten": ray})
     (ray / f"{id}.wait").write_text("-9")

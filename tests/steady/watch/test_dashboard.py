@@ -70,8 +70,7 @@ def served(folder: Path) -> Iterator[str]:
 def page(browser: Browser, served: str) -> Iterator[Page]:
     """The study's page, loaded once. It may ask nobody but our server; any complaint of the browser fails the tests."""
     page = browser.new_page(viewport={"width": 1280, "height": 1200})
-    page.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)
+    page.set_default_timeout(120_000)
     complaints: list[str] = []
     ours = served.partition("/dashboard")[0]
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -83,7 +82,6 @@ def page(browser: Browser, served: str) -> Iterator[Page]:
     page.goto(served)
     yield page
     page.close()
-    expect.set_options(timeout=None)
     assert not complaints
 
 
