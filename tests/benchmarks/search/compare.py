@@ -124,7 +124,8 @@ def measured(search: str, place: Path, began: float) -> dict[str, Any]:
 
 def reached(scores: Sequence[Sequence[float]], goal: float, enqueued: int = 0) -> float:
     """Seconds until a FID as good as the goal was known, without the first trials that were enqueued."""
-    return min((seconds for seconds, fid, number in scores if fid <= goal and number >= enqueued), default=math.inf)
+    counted = [one for one in scores if not enqueued or one[2] >= enqueued]  # those of Ray have no number
+    return min((seconds for seconds, fid, _ in counted if fid <= goal), default=math.inf)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
