@@ -64,6 +64,7 @@ def write(path: str, content: object) -> None:
 
 def prepare(given: dict[str, str], fake: dict[str, object]) -> None:
     del fake
+    shutil.rmtree(f"data/ready/{given['name']}-{given['size']}", ignore_errors=True)
     Path("ready").rename(f"data/ready/{given['name']}-{given['size']}")
     faces = "4 of 4 photos were taken whole: a face was found for sure in none."
     for stage, note in (("original", "no"), ("zoom", f"{faces} To cut to the face all the same: zoom.whole=never.")):

@@ -74,6 +74,10 @@ def test_a_running_trial_is_where_its_own_files_say(lab: Lab) -> None:
     begun, drawn_ahead = read(study, run.parent).trials
     assert [(a.start, a.end, a.open) for a in begun.attempts] == [(1795690469.0, 1795690562.5, True)]
     assert drawn_ahead.attempts == ()
+    ended = [{"slot": 0, "start": 1795690469.0, "end": 1795690600.0}]  # at a rung; promoted, it waits in a queue
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.RUNS, ended)
+    waits = read(study, run.parent).trials[0]
+    assert [(a.start, a.end, a.open) for a in waits.attempts] == [(1795690469.0, 1795690600.0, False)]
 
 
 def test_a_run_is_where_the_study_says(lab: Lab) -> None:

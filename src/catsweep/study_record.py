@@ -257,7 +257,8 @@ def _attempts(trial: FrozenTrial, run: Path | None) -> tuple[Attempt, ...]:
     told = meta.get(trial, meta.RUNS, [])
     ended = tuple(Attempt(one.get("slot"), float(one["start"]), float(one["end"])) for one in told)
     if trial.state == TrialState.RUNNING and run is not None:
-        return (*ended, *_open_attempt(run))
+        # A trial that waits in a queue to go on has in its folder what the attempt before it wrote, in whole seconds.
+        return (*ended, *(one for one in _open_attempt(run) if not ended or one.start + 1 > ended[-1].end))
     if not ended and trial.datetime_start and trial.datetime_complete:  # another sweeper's
         return (Attempt(None, trial.datetime_start.timestamp(), trial.datetime_complete.timestamp()),)
     return ended

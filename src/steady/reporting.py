@@ -202,8 +202,8 @@ class TrialReporter:
 
     def _mark(self, rung: int | None) -> None:
         mark = None if rung is None else {"rung": rung, "attempt": self.attempt}
+        self.paused = rung  # before it is written: of a server that drops the answer may be lost, and not the mark
         self._storage.set_trial_user_attr(self._id, meta.PAUSED, mark)
-        self.paused = rung
 
     def has_ended(self) -> None:
         """Take back that this attempt is paused: the trial had come to its end when it reported at the rung.

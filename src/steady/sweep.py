@@ -182,8 +182,9 @@ class Sweep:
             with interruptible(executor, self.stop), closing(progress):
                 scheduler = self._scheduler(view, executor, leases, progress)
                 scheduler.run()
-                whole = not self.stop.requested and budget.is_complete(study, total)
                 late = not self.stop.requested and scheduler.is_out_of_time()
+                tried = scheduler.ledger.exhausted and scheduler.ledger.done  # of a space with fewer configurations
+                whole = not self.stop.requested and (tried or budget.is_complete(study, total))
                 if late or (whole and meta.has(study, meta.OUT_OF_TIME)):
                     study.set_user_attr(meta.OUT_OF_TIME, None if whole else len(study.get_trials(deepcopy=False)))
                 if whole or late:
@@ -200,7 +201,7 @@ class Sweep:
         if not self.stop.requested:
             self.call_on_end(study, sweep_dir)
             self._record(study)  # with what they have found beside the objectives
-        self._farewell(study, stage)
+        self._farewell(study, stage, late and not whole)
 
     def _clear_jobs(self, study: optuna.Study, leases: Leases) -> None:
         """Remove the files of jobs that controllers have left, unless another one works or a trial may still run."""
@@ -278,7 +279,7 @@ class Sweep:
             except Exception as error:
                 log.warning("%s failed; the study is complete without it: %r", name, error)
 
-    def _farewell(self, study: optuna.Study, stage: ConfirmationStage | None) -> None:
+    def _farewell(self, study: optuna.Study, stage: ConfirmationStage | None, late: bool) -> None:
         runs = Path(meta.get(study, meta.SWEEP_DIR))
         results.print_table(study, self.names, runs=runs, extra=self.options.score_reader)
         say(results.summary(study, self.names))
@@ -288,7 +289,7 @@ class Sweep:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(map(shown, command()))}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
         self._require_finished(study, told=True)
-        if not budget.is_complete(study, self.options.n_trials) and self.options.timeout is not None:
+        if late and not budget.is_complete(study, self.options.n_trials):
             line = shlex.join(map(shown, command()))
             paused = results.paused_words(study.get_trials(deepcopy=False))
             said = "Its time is over (hydra.sweeper.timeout)." + (f" {paused}." if paused else "")

@@ -6,6 +6,7 @@ The steps are `tests/fake_step.py`, under the names of the commands; one test ha
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -616,6 +617,40 @@ def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[
     assert "5 images are ready; data/ready/my-cats-2-32/report.html shows them. So few are learned by heart" in said
     assert "4 of 4 photos were taken whole: a face was found for sure in none." in said
     assert 'To cut to the face all the same: prepare=["zoom.whole=never"].' in said
+
+
+def test_photos_that_another_preparation_has_replaced_are_prepared_again(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        photo(Path(f"cats/{number}.png"), number)
+    own, other = (open_or_build(DemoCats(n), 32, "made", 0.2).path for n in (5, 6))
+    place = Path("data/ready/mine-32")
+    place.parent.mkdir(parents=True)
+    shutil.copytree(own, "ready")
+    behave(search={"exit": 3})
+    with pytest.raises(TrainingError):
+        steps.run(config("source=cats", "size=32"))
+    shutil.rmtree(place)
+    shutil.copytree(other, place)
+    shutil.copytree(other, "ready")
+    with pytest.raises(ConfigError, match=r"cats makes other images than when this run began\. .* name=NAME"):
+        steps.run(config("source=cats", "size=32"))
+    shutil.copytree(own, "ready")
+    behave()
+    steps.run(config("source=cats", "size=32"))
+    assert called() == ["prepare", "search", "prepare", "prepare", *ALL]
+    assert "data/ready/mine-32 was replaced or removed, so the photos are prepared again." in capsys.readouterr().out
+
+
+def test_a_run_that_is_named_prepares_photos_of_that_name_and_nobody_names_them_otherwise() -> None:
+    for number in range(4):
+        photo(Path(f"cats/{number}.png"), number)
+    with pytest.raises(ConfigError, match=r"prepare has size=64, which follows from .* give those"):
+        steps.run(config("source=cats", "prepare=['size=64']"))
+    assert called() == []
+    open_or_build(DemoCats(5), 32, "made", 0.2).path.rename("ready")
+    Path("data/ready").mkdir(parents=True, exist_ok=True)
+    steps.run(config("source=cats", "size=32"))
+    assert "name='mine'" in words_of("prepare")
 
 
 @pytest.mark.trains

@@ -615,6 +615,13 @@ def test_another_promotion_in_a_study_that_exists_is_said(sweep: Sweep) -> None:
     assert "is another than before" not in first.stdout + first.stderr
     other = sweep("hydra.sweeper.n_trials=2", *PROMOTION[::2], "hydra.sweeper.promotion={eta: 4, rungs: [1, 2, 4]}")
     assert "hydra.sweeper.promotion is another than before ({'eta': " in other.stdout + other.stderr
+    longer = (*PROMOTION[::2], "hydra.sweeper.promotion={eta: 4, rungs: [1, 2, 8]}")
+    pruner = (*PROMOTION[::2], "hydra.sweeper.promotion=null", "hydra/sweeper/pruner=median")
+    for changed in (longer, pruner):
+        refused = sweep("hydra.sweeper.n_trials=2", *changed)
+        assert refused.returncode == 1
+        assert "was begun with hydra.sweeper.promotion.rungs=[1, 2, 4]" in refused.stderr
+    assert sweep("hydra.sweeper.n_trials=2", *longer, "hydra.sweeper.allow_change=[promotion]").returncode == 0
 
 
 def test_promotion_in_a_study_that_was_scored_without_is_refused_until_it_is_accepted(

@@ -71,6 +71,14 @@ def test_a_run_is_recorded_once_and_silently_and_nobody_is_called(root: Path, tm
     assert (tmp_path / "outputs/trackio/catsweep.db").is_file()
 
 
+def test_runs_of_different_folders_have_different_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("catsweep.tracking.trackio_logger.find_spec", lambda name: name)
+    places = ("outputs/runs/2026-11-28/12-00-00", "outputs/cats/mine/longer", "outputs/cats/other/longer", "/x/test")
+    made = [trackio_logger(Path(one), project="catsweep", save_dir="outputs", system=True) for one in places]
+    assert [one.version for one in made] == ["2026-11-28 12-00-00", "cats mine longer", "cats other longer", "x test"]
+
+
 def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plain = importlib.util.find_spec
     monkeypatch.setattr(

@@ -27,7 +27,7 @@ from steady.propose.space import Space
 
 SWEEP = "sweeps/wandb_vae.yaml"
 BUDGET = {"model", "epochs", "minutes", "eval_every"}
-STANDING = {"model.beta_warmup", "model.aggregate_prior"}  # the others that the search's file sets are searched
+STANDING = {"model.beta_warmup", "model.aggregate_prior"}  # set by our search's file, and not searched; betas, too
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,7 @@ def test_it_searches_what_our_own_sweep_does_under_the_same_budget(root: Path, s
     theirs = {name: sweep_parameter_to_distribution(node) for name, node in sweep["parameters"].items()}
     for name in BUDGET - {"model"}:
         assert sweep["parameters"][name] == {"value": ours[name]}
+    assert f"optimizer.betas={list(ours.optimizer.betas)}".replace(" ", "") in sweep["command"]
     for name in STANDING:
         assert sweep["parameters"][name] == {"value": OmegaConf.select(ours, name)}
     assert {name: one for name, one in theirs.items() if name not in BUDGET | STANDING} == space.parameters
@@ -150,7 +151,8 @@ def test_a_run_of_an_agent_is_the_agents_and_scores_as_one_without_a_logger(
     assert record.exit_code == 0
 
     # The same run without a logger. tests/tracking/test_loggers.py compares all of them, on a smaller model.
-    words = [f"{name}={value}" for name, value in values.items()]
+    literal = [word for word in sweep["command"] if not word.startswith("${")]
+    words = [*literal, *(f"{name}={value}" for name, value in values.items())]
     with initialize_config_dir(str(root / "conf")):
         fit.run(hydra.compose("train", overrides=[*words, "logger=none", "metrics/judge=none"]), tmp_path / "none")
     assert json.loads((tmp_path / "none" / "metrics.json").read_text())["scores"] == scores

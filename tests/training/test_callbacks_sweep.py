@@ -22,6 +22,7 @@ from catsweep.runs import LAST_CHECKPOINT
 from catsweep.training import fit, trainer
 from catsweep.training.callbacks import SweepCallback, seconds_left
 from catsweep.usage import Usage
+from steady.options import Promotion
 from steady.storage import open_storage
 from steady.study import meta
 
@@ -219,7 +220,7 @@ def test_the_next_attempt_goes_on_from_the_checkpoint_before_a_torn_one(
 class Told:
     """A reporter that keeps what it is told."""
 
-    promotion = None
+    promotion: Promotion | None = None
 
     def __init__(self, prune_at: int = 99, error: Exception | None = None) -> None:
         self.reports: list[tuple[int, dict[str, float]]] = []
@@ -368,6 +369,25 @@ def test_the_time_left_is_judged_by_this_attempt_alone(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_training_that_its_patience_ended_before_the_first_rung_is_reported_there_and_one_that_failed_is_not(
+    tmp_path: Path,
+) -> None:
+    for end, steps in (("on_train_end", [1]), ("on_exception", [])):
+        callback = callback_of(reporter := Told(), tmp_path)
+        trainer = trainer_at(0, seconds=(1.0, 99.0))
+        callback.on_train_start(trainer, pl.LightningModule())
+        more = [RuntimeError()] if end == "on_exception" else []
+        getattr(callback, end)(trainer, pl.LightningModule(), *more)
+        assert [step for step, _ in reporter.reports] == steps
+        assert [(unit, amounts["seconds"]) for unit, amounts in reporter.usage] == [("seconds", 1.0)]
+
+
+def test_a_training_that_fails_before_it_has_read_what_was_used_leaves_that_as_it_is(tmp_path: Path) -> None:
+    callback = callback_of(reporter := Told(), tmp_path)
+    callback.on_exception(trainer_at(0, seconds=(0.0, 100.0)), pl.LightningModule(), RuntimeError())
+    assert reporter.usage == []
+
+
 @pytest.mark.parametrize(
     ("before", "now", "seconds", "left"), [(0, 0.25, 10, 30), (0.5, 0.75, 10, 10), (0, 1.2, 10, 0), (0.3, 0.3, 1, None)]
 )
@@ -394,7 +414,21 @@ def test_outside_the_main_thread_there_is_no_handler_and_no_failure(tmp_path: Pa
 def test_how_far_a_rung_is_counts_after_a_resume() -> None:
     callback = callback_of(Told(), Path())
     callback.load_state_dict({"reported": 2})
-    assert callback.state_dict() == {"reported": 2}
+    assert callback.state_dict() == {"reported": 2, "step": 2}
+
+
+@pytest.mark.parametrize(("now", "reported"), [([1, 3, 9], 1), ([3, 9], 0), ([1, 2, 3, 9], 1), ([0, 1, 9], 2)])
+def test_of_rungs_that_were_changed_those_up_to_the_last_that_was_reported_count(now: list[int], reported: int) -> None:
+    def having(rungs: list[int]) -> SweepCallback:
+        told = Told()
+        told.promotion = Promotion(3.0, rungs, ["val/kid"], ["minimize"])
+        return callback_of(told, Path())
+
+    begun = having([1, 3, 9])
+    begun.reported = 1
+    callback = having(now)
+    callback.load_state_dict(begun.state_dict())
+    assert callback.reported == reported
 
 
 def test_a_training_shows_now_and_then_that_it_goes_on(tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def run(cfg: DictConfig) -> None:
     """
     if not any(str(word).startswith(("depth=", "depth.")) for word in cfg.train):  # else none is searched
         check_size(cfg.size)
+    own = ("name", "size", "data.source")
+    if given := [str(word) for word in cfg.prepare if grammar.bare(str(word).partition("=")[0]) in own]:
+        raise ConfigError(
+            f"prepare has {given[0]}, which follows from the run's own source=, size= and name=: give those."
+        )
     photos = count_photos(cfg.source)
     hardware, judged = Hardware.of(cfg.train, cfg.size), _judge_is_there(cfg)
     plan = Plan.of(60 * cfg.budget, hardware.slots, photos, judged)
@@ -87,7 +92,9 @@ def run(cfg: DictConfig) -> None:
     places.check(folder, cfg)
     with alone(folder) as lock, closing(display_for()) as display:
         state = State.read(folder / STATE, {key: cfg[key] for key in State.ASKED})
-        Run(cfg, folder, source, hardware, judged, state, lock, display).go(plan)
+        if not state.photos:  # earlier versions named no set, and made it by the source's name
+            state.photos = source if cfg.name is None or "prepare" in state.done else name
+        Run(cfg, folder, state.photos, hardware, judged, state, lock, display).go(plan)
 
 
 def check_size(size: int) -> None:
@@ -165,6 +172,8 @@ class State:
     plan: dict[str, Any] | None = None  # of the search and what follows it, once the search has begun
     taken: str | None = None  # folder of the copy that is exported, "" for the trial as it was; None: not known yet
     hardware: list[str] = field(default_factory=list)  # the words of `Hardware` that it has begun with
+    photos: str = ""  # name of the photos in `data`
+    digest: str | None = None  # of the images that they became
 
     @classmethod
     def read(cls, file: Path, asked: dict[str, Any]) -> "State":
@@ -178,9 +187,10 @@ class State:
             state.hardware = found.get("hardware", [])  # earlier versions knew none
             if not isinstance(state.hardware, list) or not all(isinstance(word, str) for word in state.hardware):
                 raise TypeError(f"hardware is {state.hardware!r}")
-            state.taken = found.get("taken")
-            if not isinstance(state.taken, str | None):
-                raise TypeError(f"taken is {state.taken!r}")
+            state.taken, state.digest, state.photos = found.get("taken"), found.get("digest"), found.get("photos", "")
+            if not isinstance(state.taken, str | None) or not isinstance(state.digest, str | None):
+                raise TypeError(f"taken is {state.taken!r}, digest is {state.digest!r}")
+            state.photos = state.photos and checked_name(state.photos, "photos")
             state.spent = {step: max(0.0, float(found["spent"].get(step, 0))) for step in TITLES}
             state.starts = {step: int(found["starts"].get(step, 0)) for step in TITLES}
             state.done = {step: str(found["done"][step]) for step in TITLES if step in found["done"]}
@@ -272,9 +282,8 @@ class Run:
     def _prepare(self) -> str:
         if self.cfg.source is None:
             return ""
-        words = [_word("data.source", self.cfg.source), _word("name", self.source), f"size={self.cfg.size}"]
-        self._call("prepare", "prepare.py", "data=photos", *words, *self.cfg.prepare)
-        ready = ReadySet.open(self._ready())
+        ready = self._prepared()
+        self.state.digest = ready.digest
         if len(ready) < 2:
             raise DataError(
                 f"Only {len(ready)} image is left of the photos, and training needs at least 2. Add photos."
@@ -285,6 +294,25 @@ class Run:
         few = f" So few are learned by heart; {ENOUGH} and more make new cats." if kept < ENOUGH else ""
         said = f"{len(ready)} images are ready; {self._ready() / 'report.html'} shows {how}.{few}"
         return " ".join([said, *self._zoomed()])
+
+    def _prepared(self) -> ReadySet:
+        words = [_word("data.source", self.cfg.source), _word("name", self.source), f"size={self.cfg.size}"]
+        self._call("prepare", "prepare.py", "data=photos", *words, *self.cfg.prepare)
+        return ReadySet.open(self._ready())
+
+    def _keep_photos(self) -> None:
+        """Prepare the photos again if another run with a source of that name has replaced them."""
+        if self.state.digest is None:
+            return
+        with suppress(DataError):
+            if ReadySet.open(self._ready()).digest == self.state.digest:
+                return
+        self.display.say(f"{self._ready()} was replaced or removed, so the photos are prepared again.")
+        if self._prepared().digest != self.state.digest:
+            raise ConfigError(
+                f"{self.cfg.source} makes other images than when this run began. Restore what it held, or begin "
+                "another run: name=NAME."
+            )
 
     def _zoomed(self) -> list[str]:
         """Read what the preparation remarks on the faces: in a folder without cats it has found none."""
@@ -303,6 +331,7 @@ class Run:
             self.state.plan = asdict(Plan.of(self.left, self.hardware.slots, judge=self.judged))
             self.state.hardware = self.hardware.words  # a study goes on with the trainer that it has begun with
         require(self.state.hardware)
+        self._keep_photos()
         plan, began = self.plan, time.monotonic()
         timeout = min(plan.timeout - self.state.spent.get("search", 0.0), self.left - plan.finish)
         timeout = max(timeout, plan.least_timeout + 1, START_UNCHECKED + 1)  # or what was interrupted would not go on
@@ -354,6 +383,11 @@ class Run:
         if more < LEAST_MORE * 60 * plan.minutes and not any(one.copy.exists() for one in finalists):
             self.state.taken = ""
             return "No time is left to train it on."
+        try:
+            self._keep_photos()
+        except CatsweepError as error:
+            self.state.taken = ""
+            return f"It could not be trained on, and is taken as it was: {error}"
         minutes = plan.minutes + max(0.0, max(0.0, before) + more) / 60
         words = [f"minutes={minutes:.3f}"]
         if not given:

@@ -26,7 +26,8 @@ def trackio_logger(
 ) -> "TrackioLogger":
     """Make a logger of one trackio run, which goes on when the run is started again; `conf/logger/trackio.yaml`.
 
-    It writes when it is first used. The group is the study, the name that of the study and the trial, or the folder's.
+    It writes when it is first used. The group is the study; the name is that of the study and the trial, or
+    of the folders below `save_dir`.
 
     Raises:
         ConfigError: trackio is not installed.
@@ -34,9 +35,10 @@ def trackio_logger(
     if find_spec("trackio") is None:
         raise ConfigError("logger=trackio needs the package trackio: pip install 'catsweep[trackio]'.")
     name = f"{study} {trial}"
-    if study is None or trial is None:  # a run of its own, as `2026-11-28 12-00-00`
-        place, runs = run_dir.resolve(), Path(save_dir, "runs").resolve()
-        name = " ".join(place.relative_to(runs).parts) if place.is_relative_to(runs) else place.name
+    if study is None or trial is None:  # a run of its own, as `2026-11-28 12-00-00`, or `cats mine longer`
+        place, outputs = run_dir.resolve(), Path(save_dir).resolve()
+        above = [folder for folder in (outputs / "runs", outputs, Path(place.anchor)) if place.is_relative_to(folder)]
+        name = " ".join(place.relative_to(above[0]).parts)
     return TrackioLogger(project, name, study, Path(save_dir, "trackio"), system)
 
 

@@ -264,18 +264,21 @@ class SweepCallback(pl.Callback):
         self.reported = 0  # rungs
         self.pause: optuna.TrialPruned | None = None  # with which the trial ends when its checkpoint is on disk
         self.asked_to_stop = False
+        self.has_begun = False
         self.begun = (0.0, 0.0)  # share of the budget that was used before this attempt, and when it started
         self.scores: dict[str, float] = {}
         self.sign_of_life = -math.inf  # when it was touched last
         self._handler: Any = None  # of SIGTERM, before ours
 
     def state_dict(self) -> dict[str, Any]:
-        """Save the number of rungs that were reported."""
-        return {"reported": self.reported}
+        """Save the number of rungs that were reported, and the step of the last."""
+        return {"reported": self.reported, "step": self.steps[self.reported - 1] if self.reported else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
-        self.reported = state_dict["reported"]
+        """Restore it; of a study whose rungs were changed since, those up to that step count as reported."""
+        step = state_dict.get("step")  # earlier versions knew only the number
+        reported = state_dict["reported"] if step is None else sum(one <= step for one in self.steps)
+        self.reported = min(reported, len(self.steps))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Handle SIGTERM as a request to stop at a checkpoint.
@@ -286,16 +289,27 @@ class SweepCallback(pl.Callback):
         if threading.current_thread() is threading.main_thread():  # Python takes handlers from no other
             self._handler = signal.signal(signal.SIGTERM, self._ask_to_stop) or signal.SIG_DFL
         self.asked_to_stop = self.asked_to_stop or trainer.received_sigterm
-        self.begun = budget_used(trainer, trainer.current_epoch), self.clock()
+        self.has_begun, self.begun = True, (budget_used(trainer, trainer.current_epoch), self.clock())
 
-    def on_train_end(self, trainer: pl.Trainer, *of_lightning: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the first rung of a training that its patience has ended before: all others are judged there."""
+        if not self.reported and self.steps and trainer.is_global_zero:
+            with isolate_rng(include_cuda=cuda_in_use()):
+                generator: Any = pl_module
+                self.reporter.report(self.steps[0], self.scorer.rung(generator))
+        self._end(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """See `_end`."""
+        self._end(trainer)
+
+    def _end(self, trainer: pl.Trainer) -> None:
         """Restore the handler of SIGTERM, and note what the training has used."""
         if self._handler is not None:
             signal.signal(signal.SIGTERM, self._handler)
             self._handler = None
-        self._note_usage(trainer)
-
-    on_exception = on_train_end  # type: ignore[assignment]  # Lightning passes the exception by its place
+        if self.has_begun:  # else what earlier attempts used has not been read
+            self._note_usage(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise `InterruptedTrial` if the trial was asked to stop; it goes on later."""

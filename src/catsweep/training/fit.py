@@ -185,6 +185,8 @@ def _score(
     trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path, reporter: TrialReporter | None
 ) -> dict[str, Any]:
     """Score the best checkpoint with the full number of samples, and write `metrics.json`."""
+    if reporter:
+        reporter.note({})  # writes what it has used: a next attempt would only score, and not know
     _keep_if_better(trainer, model, scorer, folder)
     trainer.strategy.barrier()  # one process writes the checkpoint that all of them read
     epoch = load_weights(model, folder, "best")

@@ -6,9 +6,10 @@ and resumed. `steady.confirm.confirmation` plans and compares them.
 
 import bisect
 import functools
+import itertools
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from steady.confirm.confirmation import Confirmation
 from steady.jobs.executor import Executor
 from steady.jobs.job_files import Leftovers
 from steady.propose import checks
-from steady.propose.sampling import SpaceExhausted
+from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.interruption import Stop
 from steady.run.job_factory import JobFactory
 from steady.run.ledger import Ledger, Limits
@@ -69,11 +70,23 @@ class ConfirmationStage:
 
     def __init__(self, study: optuna.Study, jobs: JobFactory) -> None:
         self.study, self.jobs, self.options = study, jobs, jobs.options
+        self.unfit: dict[int, str] = {}  # trials that would be confirmed, were the space as it was, and why not
         self.plan: list[dict[str, int]] = []  # trial and seed of each run, see `confirmation.plan`
         if asked := self.options.confirm:
-            best, seed = select.candidates(study, asked.top), checks.first_seed(jobs.config)
+            best, seed = list(itertools.islice(self._candidates(), asked.top)), checks.first_seed(jobs.config)
             self.plan = confirmation.plan(best, asked.seeds, seed)
         self.found: Confirmation | None = None  # what the runs have shown
+
+    def _candidates(self) -> Iterator[int]:
+        """Yield the best trials, and note those of before the space was changed, whose jobs would be others now."""
+        for number in select.candidates(self.study):
+            if why := self._misfit(number):
+                self.unfit[number] = why
+            else:
+                yield number
+
+    def _misfit(self, number: int) -> str:
+        return self.jobs.space.misfit(self.study.get_trials(deepcopy=False)[number].params)
 
     @property
     def complete(self) -> bool:
@@ -88,6 +101,8 @@ class ConfirmationStage:
 
         Does nothing when none were asked for. A StudyError if too many failed.
         """
+        for number, why in self.unfit.items():
+            log.info("Trial %d is not confirmed: %s", number, why)
         if not self.plan:
             return
         runs = optuna.create_study(
@@ -97,7 +112,7 @@ class ConfirmationStage:
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
-        proposals = _Planned(runs, self.plan)
+        proposals = _Planned(runs, self.plan, self._misfit)
         progress.show_confirmation(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
@@ -153,6 +168,7 @@ class _Planned:
 
     runs: optuna.Study
     plan: list[dict[str, int]]
+    misfit: Callable[[int], str]  # why a trial is not confirmed any more, or ""
 
     def total(self) -> int:
         """Count the runs that there will be, with those of an earlier plan."""
@@ -167,7 +183,9 @@ class _Planned:
         return _Run(self.runs, missing[0])
 
     def complete(self, trial: FrozenTrial) -> None:
-        """Do nothing: runs have no parameters of their own."""
+        """Do nothing: runs have no parameters of their own. An UnfitTrial for one of a trial that is not confirmed."""
+        if why := self.misfit(whole(trial, meta.CONFIRMS)):
+            raise UnfitTrial(why)
 
 
 @dataclass

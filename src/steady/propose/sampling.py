@@ -21,7 +21,6 @@ from typing import Any, Literal
 import optuna
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -116,13 +115,6 @@ def _derive_seed(seed: int, number: int, attempt: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {attempt}".encode()).digest()[:4], "big")
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (TypeError, ValueError):
-        return False
-
-
 class SpaceExhausted(SteadyError):
     """Every configuration of a finite space was tried."""
 
@@ -186,17 +178,18 @@ class Proposer:
 
     def complete(self, trial: FrozenTrial) -> None:
         """Draw the parameters that a trial lacks; raises UnfitTrial when it was enqueued with what it cannot have."""
-        if trial.params and self.space.whole(trial.params) == trial.params:
+        if why := self.space.misfit(trial.params):
+            raise UnfitTrial(why)
+        begun = {name: value for name, value in trial.params.items() if grammar.bare(name) not in self.space.fixed}
+        if begun and self.space.whole(begun) == begun:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
-        self._check_begun(trial)
         given = trial.system_attrs.get("fixed_params")
         if given:
             self._check_enqueued(trial, given)
-        # GridSampler completes nothing.
-        sampler = (self.samplers.random if self.samplers.walks_grid else self.samplers)(trial.number)
-        study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
         try:
-            self._draw(Trial(study, trial._trial_id))
+            # GridSampler completes nothing, and others cannot read trials of before the space was changed.
+            changed = any(map(self._is_changed, self.study.get_trials(deepcopy=False)))
+            self._complete(trial, self.samplers.random if self.samplers.walks_grid or changed else self.samplers)
         except ValueError as error:
             if given and self.space.extender:
                 raise UnfitTrial(str(error)) from error
@@ -204,12 +197,13 @@ class Proposer:
         if given and self.space.extender:  # what only the extender knows shows when it is drawn
             self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
 
-    def _check_begun(self, trial: FrozenTrial) -> None:
-        """Check that what a trial has drawn is in the space, which may have been changed since."""
-        for name, value in trial.params.items():
-            distribution = self.space.parameters.get(name)
-            if distribution is not None and not _contains(distribution, value):
-                raise UnfitTrial(f"{name} must be {described(distribution)} by now; it has {value!r}")
+    def _complete(self, trial: FrozenTrial, samplers: Callable[[int], BaseSampler]) -> None:
+        sampler = samplers(trial.number)
+        study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
+        self._draw(Trial(study, trial._trial_id))
+
+    def _is_changed(self, trial: FrozenTrial) -> bool:
+        return self._converted(trial) is not trial
 
     def _check_enqueued(self, trial: FrozenTrial, given: Any) -> None:
         """Check that a trial is enqueued with what it can have, and under the names that its space has."""
@@ -281,10 +275,10 @@ class Proposer:
 
     def _converted(self, trial: FrozenTrial) -> FrozenTrial | None:
         """Convert a trial to one of the space as it is now; None if it does not fit in it."""
+        if self.space.misfit(trial.params):
+            return None
         own = {name: old for name, old in trial.distributions.items() if name in self.space.parameters}
         changed = [name for name, old in own.items() if old != self.space.parameters[name]]
-        if not all(_contains(self.space.parameters[name], trial.params[name]) for name in changed):
-            return None
         if not changed:
             return trial
         now = copy.copy(trial)

@@ -190,14 +190,15 @@ class Space:
     def suggest(self, trial: Trial, config: DictConfig | None = None) -> dict[str, Any]:
         """Draw each parameter whose condition holds, and those of the extender; none may be fixed (ValueError)."""
         kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
+        begun = trial.params  # of an earlier attempt, perhaps with other choices
         for name, distribution in self.parameters.items():
             if self.applies(name, kept):
-                drawn = trial._suggest(name, distribution)
+                drawn = begun[name] if name in begun else trial._suggest(name, distribution)
                 kept[name] = distribution.to_external_repr(distribution.to_internal_repr(drawn))
         if self.extender:
             assert config is not None
             self.extender(config, trial)
-        if overlap := sorted(set(map(grammar.bare, trial.params)) & self.fixed.keys()):
+        if overlap := sorted(set(map(grammar.bare, trial.params.keys() - begun.keys())) & self.fixed.keys()):
             raise ValueError(f"Overlapping fixed parameters and search space parameters found: {overlap}")
         return {**trial.params, **kept}
 
@@ -252,6 +253,24 @@ class Space:
                     return None
                 found[name] = distribution.to_external_repr(internal)
         return found
+
+    def misfit(self, params: Mapping[str, Any]) -> str:
+        """Say why a configuration, perhaps of before the space was changed, is none of it; "" if it may be.
+
+        What is neither searched nor fixed is passed over.
+
+        >>> Space.parse({"x": "choice(1, 2)"}, ["y=3"]).misfit({"x": 2, "y": 4})
+        'y=3 is fixed by now; it has 4'
+        >>> Space.parse({}, ["x=0.3", "y=[1,a]"]).misfit({"x": 0.1 + 0.2, "y": "[1,a]"})
+        ''
+        """
+        for name, value in params.items():
+            key, distribution = grammar.bare(name), self.parameters.get(name)
+            if distribution is not None and not _contains(distribution, value):
+                return f"{name} must be {described(distribution)} by now; it has {value!r}"
+            if key in self.fixed and word(value) != _spelled(self.fixed[key]):
+                return f"{key}={self.fixed[key]} is fixed by now; it has {word(value)}"
+        return ""
 
     def completed(self, wanted: Mapping[str, Any], values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
         """Complete values to a configuration by the first of the `values` of each other parameter."""
@@ -355,6 +374,20 @@ class Space:
     def _spell(self, name: str, value: Any) -> str:
         # `True` as Python spells it, as in the names of upstream's folders.
         return str(value) if isinstance(value, bool) else grammar.as_text(self._meant(name, value))
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _spelled(text: Any) -> str | None:
+    """Spell a value of Hydra's grammar as `word` does one of a trial; None if it is no such value."""
+    with suppress(ValueError, TypeError):
+        return word(grammar.encode(grammar.parsed(str(text))))
+    return None
 
 
 def _meaning(old: BaseDistribution | None, now: CategoricalDistribution) -> CategoricalDistribution | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from steady import grammar
 from steady.propose.space import Space
 from steady.study.trial_store import TrialCursor
 
@@ -57,11 +58,16 @@ class Tried:
 
     def configuration(self, trial: FrozenTrial) -> dict[str, Any] | None:
         """Get all parameters of a trial, also of one that was only enqueued; None if the space has no such trial."""
+        if self.space.misfit(trial.params):  # of before the space was changed
+            return None
         return self.finite.whole({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
     def _key(self, trial: FrozenTrial, params: dict[str, Any]) -> str | None:
-        counts = trial.number not in self.hidden and (params or self.finite.whole({}) is not None)
-        return self.space.key(params) if counts else None
+        if trial.number in self.hidden or not (params or self.finite.whole({}) is not None):
+            return None
+        if not self.space.misfit(params):  # what is fixed by now is in no configuration
+            params = {name: value for name, value in params.items() if grammar.bare(name) not in self.space.fixed}
+        return self.space.key(params)
 
 
 def _order(trial: FrozenTrial) -> tuple[bool, int]:

@@ -138,6 +138,13 @@ class PriorReader:
                 continue
             excesses = {name: excess for name, excess in trial.constraints.items() if name not in own}
             excesses |= constraints.excesses(self.bounds, constraints.noted(trial), finished=False)
+            untrained = (
+                not finished
+                and not trial.intermediate_values
+                and any(trial.constraints.get(name, 0.0) > 0 for name in own)
+            )
+            if untrained and all(excess <= 0 for excess in excesses.values()):
+                continue  # it was beyond a bound there, and nothing is known of it but that
             made = create_trial(
                 state=trial.state,
                 values=trial.values if finished else None,
@@ -193,15 +200,17 @@ def _differences(
     before: Contract, now: Contract, space: Space, ignore: Collection[str], allowed: Sequence[str]
 ) -> list[str]:
     """List what makes the scores of a study's trials no measure for ours: all but what either searches."""
-    open_keys = [*map(contract.path_of, (*before.space, *space.parameters)), *ignore]
+    searched = [*map(contract.path_of, (*before.space, *space.parameters))]
     found = []
     for change in contract.compare(before, now):
         place = contract.path_of(change.key)
         # A group that is no key of the configuration shows there in what it sets.
         shows = change.section == "fixed" and "." not in place
         free = change.section in ("constraints", "space", "warm_start") or (change.section == "facts" and not now.facts)
-        if change.section in ("fixed", "config"):
-            free = shows or contract.is_within(place, open_keys)
+        if change.section == "config":
+            free = contract.is_within(place, [*searched, *ignore])
+        elif change.section == "fixed":  # within a searched group, all its options were measured with it
+            free = shows or place in searched or contract.is_within(place, list(ignore))
         if not free and (change.section in contract.WHOLE or not change.accepted(allowed)):
             found.append(str(change))
     return found

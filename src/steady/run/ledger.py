@@ -369,6 +369,8 @@ class Ledger:
     def _pause(self, trial: FrozenTrial, outcome: Outcome) -> Outcome:
         """Take the end of an attempt that had marked its trial as paused for just that, also if its process was lost.
 
+        Or if it had to be ended, because something hung after the checkpoint, such as a logger without its network.
+
         Then its checkpoint may be an older one: once promoted, it comes to the same rung again and passes it. A value
         that is returned all the same is not that of a whole trial, or of one that did not end when it had to.
         """
@@ -378,7 +380,7 @@ class Ledger:
         if outcome.kind in (Kind.COMPLETE, Kind.INFEASIBLE) and outcome.value is not None:
             told = f"At rung {rung} `report` returned True, which asks the task to raise optuna.TrialPruned"
             return Outcome(Kind.FAILED, message=f"{told}; it returned {outcome.value} instead.")
-        if outcome.kind in (Kind.PRUNED, Kind.LOST, Kind.INTERRUPTED):
+        if outcome.kind in (Kind.PRUNED, Kind.LOST, Kind.INTERRUPTED, Kind.TIMED_OUT):
             return Outcome(Kind.PAUSED, message=f"at rung {rung}")
         return outcome
 

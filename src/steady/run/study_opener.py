@@ -240,16 +240,34 @@ class StudyOpener:
         return changes
 
     def _require_rungs(self, study: optuna.Study, where: str) -> None:
-        """Refuse promotion in a study whose trials were scored without: a step may have been another share of them."""
-        if self.options.promotion is None or meta.get(study, meta.PROMOTION) or PROMOTING in self.options.allow_change:
+        """Refuse to judge trials beside those that were scored when a step was another share of a trial."""
+        promotion: Any = meta.get(study, meta.PROMOTION)
+        before: list[int] = meta.get(study, meta.PROMOTED_AT) or (promotion["rungs"] if promotion else [])
+        said = self._other_rungs(before)
+        if not said or PROMOTING in self.options.allow_change:
             return
         if any(meta.has(trial, meta.RUNGS) for trial in study.get_trials(deepcopy=False)):
-            raise StudyError(
-                f"{where} was begun without hydra.sweeper.promotion, so its trials may have been scored at other rungs "
-                "than those that it would promote beside them. Go on as it was begun, hydra.sweeper.promotion=null and "
-                f"the pruner of then, hydra/sweeper/pruner=NAME. Or accept it with 'hydra.sweeper.allow_change="
-                f"[{PROMOTING}]', or begin another study with {self.naming}=NEWNAME."
+            how, back = (
+                "without hydra.sweeper.promotion",
+                "promotion=null and the pruner of then, hydra/sweeper/pruner=P",
             )
+            if before:
+                how, back = f"with hydra.sweeper.promotion.rungs={before}", "promotion as it was"
+            raise StudyError(
+                f"{where} was begun {how}, so its trials may have been scored at other shares of themselves than "
+                f"those that {said} would judge beside them. Go on as it was begun, hydra.sweeper.{back}. Or accept "
+                f"it with 'hydra.sweeper.allow_change=[{PROMOTING}]', or begin another study: {self.naming}=NEWNAME."
+            )
+
+    def _other_rungs(self, before: list[int]) -> str:
+        """Name what would judge trials at rungs that were another share of them; the last rung is the whole."""
+        now = self.options.promotion
+        if not before:
+            return "hydra.sweeper.promotion" if now else ""
+        if now is None:
+            return "a pruner" if self.options.pruning else ""
+        moved = before[-1] != now.rungs[-1] and set(before) & set(now.pausing)
+        return f"hydra.sweeper.promotion.rungs={now.rungs}" if moved else ""
 
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Tell whether this start names another folder than the first, which holds the runs (as `${now:}` does)."""
@@ -331,6 +349,8 @@ class StudyOpener:
         if now != before and study.get_trials(deepcopy=False):
             log.info("hydra.sweeper.promotion is another than before (%s); trials that are paused go by it", before)
         study.set_user_attr(meta.PROMOTION, now)
+        if self.options.promotion is not None:
+            study.set_user_attr(meta.PROMOTED_AT, self.options.promotion.rungs)
 
     def _enqueue(self, study: optuna.Study, configurations: list[dict[str, Any]]) -> None:
         if left := budget.enqueue(study, configurations, self.options.n_trials):

@@ -37,6 +37,7 @@ GIVEN = "given"  # digest of the words and keys of the command that it was last 
 UNCOUNTED = "uncounted"  # numbers of the trials that do not count
 PRUNING = "pruning"  # `pruner`, `metrics` and `directions`; None if it does not prune
 PROMOTION = "promotion"  # see `steady.options.Promotion`; None without
+PROMOTED_AT = "promoted_at"  # the rungs of the last promotion that it had, which may be over
 SWEEP_DIR = "sweep_dir"  # `hydra.sweep.dir` of the first start
 SWEEP_SEED = "seed"  # of the sampler
 PATIENCE = "storage_patience"  # `hydra.sweeper.storage_patience`

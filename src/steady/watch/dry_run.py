@@ -50,7 +50,11 @@ def cost(study: optuna.Study, options: SweepOptions) -> str:
     trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time
     known = [value for trial in trained if (value := results.seconds(trial))]
     minutes = sum(known) / len(known) / 60 if known else options.trial_minutes
-    share, plan = _promoted(left, options.promotion) if options.promotion and left else (1.0, "without pruning.")
+    share, plan = 1.0, "without pruning."
+    if options.promotion is not None:
+        share, plan = _promoted(left, options.promotion) if left else (1.0, "for all have begun.")
+    if options.promotion and (paused := results.paused_words(study.get_trials(deepcopy=False))):
+        plan += f" Beside these {paused}, and the best of them go on."
     if minutes is None:
         said = "how long one takes is not known before the first has finished"
         return f"{trials} to go, {plan[:-1]}; {said}."

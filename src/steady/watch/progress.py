@@ -95,7 +95,7 @@ class ProgressReporter:
         self.total = budget.total(study, options.n_trials)
         self.names = list(options.objective)
         self.started = time.monotonic() if started is None else started
-        self.begun: dict[tuple[str, int], float] = {}
+        self.begun: dict[tuple[str, int, int], float] = {}
         self.display = display_for()
         self._watch(study, view or TrialView(study))
 
@@ -149,7 +149,8 @@ class ProgressReporter:
         running = self.executor.running()
         views: list[SlotView | None] = [None] * max(self.executor.slots, *(slot + 1 for slot in running), 0)
         for slot, job in running.items():
-            began = self.begun.setdefault((self.study.study_name, job.number), time.monotonic())
+            attempt = (self.study.study_name, job.number, job.attempt)  # a trial that was paused is begun again
+            began = self.begun.setdefault(attempt, time.monotonic())
             reported = read_progress(job.folder)
             reported.pop("updated", None)
             views[slot] = SlotView(slot, job.number, started=began, **reported)

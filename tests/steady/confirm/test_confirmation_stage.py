@@ -15,7 +15,7 @@ from tests.steady.scripted import Script
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
-from steady.confirm.confirmation_stage import TypicalSeconds
+from steady.confirm.confirmation_stage import ConfirmationStage, TypicalSeconds
 from steady.exceptions import StudyError
 from steady.propose.space import Space
 from steady.run.job_factory import JobFactory
@@ -74,6 +74,36 @@ def test_a_search_whose_time_is_over_leaves_some_for_its_confirmation(
         confirmed = json.loads(Path(f"sweeps/{name}/confirmation.json").read_text())
         assert confirmed["candidates"][0]["seeds"] == 3
         assert ("Its time is over" in capsys.readouterr().out) != whole
+
+
+def test_the_best_of_before_the_space_was_changed_are_not_confirmed_as_what_they_are_not(
+    make: Make,
+) -> None:
+    sweep = make(n_trials=1, confirm={"top": 2, "seeds": 1})
+    jobs = dataclasses.replace(sweep.jobs, space=Space.parse({"x": "interval(0.0, 1.0)"}, ["width=wide"]))
+    before = Space.parse({"x": "interval(0.0, 9.0)", "width": "choice(wide, narrow)"}, []).parameters
+    study = optuna.create_study()
+    tried: list[dict[str, Any]] = [
+        {"x": 0.5, "width": "narrow"}, {"x": 5.0, "width": "wide"}, {"x": 0.25, "width": "wide"}, {"x": 0.75}
+    ]  # fmt: skip
+    for value, params in enumerate(tried):
+        distributions = {name: before[name] for name in params}
+        study.add_trial(create_trial(value=float(value), params=params, distributions=distributions))
+    stage = ConfirmationStage(study, jobs)
+    assert [one[meta.CONFIRMS] for one in stage.plan] == [2, 3]
+    assert stage.unfit[0] == "width=wide is fixed by now; it has narrow"
+    assert stage.unfit.keys() == {0, 1}
+
+
+def test_a_space_that_is_used_up_is_confirmed_and_its_time_is_not_said_to_be_over(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = make(n_trials=9, study_name="small", timeout=1000.0, confirm={"top": 1, "seeds": 2}).jobs
+    Sweep(dataclasses.replace(jobs, space=Space.parse({"x": "choice(0.1, 0.2)"}, []))).run()
+    said = capsys.readouterr().out
+    assert "2 trials: 2 finished" in said
+    assert "Its time is over" not in said
+    assert json.loads(Path("sweeps/small/confirmation.json").read_text())["candidates"][0]["seeds"] == 2
 
 
 def test_a_time_that_is_over_before_the_first_trial_is_told(make: Make) -> None:

@@ -350,3 +350,46 @@ def test_a_trial_that_was_begun_with_what_the_space_has_no_more_is_not_gone_on_w
     study._storage.set_trial_state_values(begun._trial_id, TrialState.WAITING)
     with pytest.raises(UnfitTrial, match="y must be choice\\(b, c\\) by now; it has 'a'"):
         proposer_for(study, {"y": "choice(b, c)"}).complete(start(study, 0))
+
+
+def test_of_a_space_in_which_a_parameter_was_fixed_trials_go_on_and_are_shown_that_have_its_value() -> None:
+    study = optuna.create_study()
+    before = Space.parse({"fixed": "choice(1, 2)", "z": "choice(p, q)"}, []).parameters
+    for state in (TrialState.WAITING, TrialState.COMPLETE):
+        for fixed in (1, 2):
+            params = {"fixed": fixed, "z": "p"}
+            value = 0.0 if state == TrialState.COMPLETE else None
+            study.add_trial(optuna.trial.create_trial(state=state, value=value, params=params, distributions=before))
+    proposer = proposer_for(study, {"z": "choice(p, q)"})  # it has fixed=1
+    proposer.complete(start(study, 0))
+    assert study.trials[0].params == {"fixed": 1, "z": "p"}
+    with pytest.raises(UnfitTrial, match="fixed=1 is fixed by now; it has 2"):
+        proposer.complete(start(study, 1))
+    assert [trial.number for trial in proposer.propose().get_all_trials(0)] == [0, 2, 4]
+
+
+def test_a_trial_that_fits_in_a_changed_space_gets_what_it_lacks_whatever_the_sampler_can_read() -> None:
+    study = optuna.create_study()
+    before = Space.parse({"x": "interval(0.0, 1.0)", "y": "choice(a, b)"}, []).parameters
+    for number in range(12):  # more than TPE's start-up
+        params = {"x": number / 12, "y": "ab"[number % 2]}
+        study.add_trial(optuna.trial.create_trial(value=0.0, params=params, distributions=before))
+    begun: dict[str, Any] = {"params": {"y": "a"}, "distributions": {"y": before["y"]}}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, **begun))
+    study.enqueue_trial({"x": 0.5})
+    proposer = proposer_for(study, {"x": "interval(0.0, 1.0)", "y": "choice(a, c)", "z": "choice(p, q)"})
+    for number in (12, 13):
+        proposer.complete(start(study, number))
+        assert proposer.space.whole(study.trials[number].params) == study.trials[number].params
+    assert study.trials[12].params["y"] == "a"
+    assert study.trials[13].params["x"] == 0.5
+
+
+def test_a_space_in_which_a_parameter_was_fixed_is_not_used_up_by_what_it_held_before() -> None:
+    study = optuna.create_study()
+    before = Space.parse({"fixed": "choice(1, 2)", "z": "choice(p, q)"}, []).parameters
+    for fixed, z in ((2, "p"), (2, "q"), (1, "p")):
+        params = {"fixed": fixed, "z": z}
+        study.add_trial(optuna.trial.create_trial(value=0.0, params=params, distributions=before))
+    trials = walk(study, proposer_for(study, {"z": "choice(p, q)"}))  # with fixed=1
+    assert [trial.params for trial in trials[3:]] == [{"z": "q"}]

@@ -136,6 +136,27 @@ def test_constraints_are_those_of_this_study(make: Make) -> None:
     assert shown(reader())[0].constraints == {"memory": 0.25}
 
 
+def test_what_a_bound_of_the_other_study_kept_from_training_is_not_taken_for_bad(make: Make) -> None:
+    kept = Contract(**{**vars(OLD), "constraints": {"size": "<= 40"}})
+    stopped = {"state": TrialState.PRUNED, "user_attrs": {meta.NOTED: {"size": 60}}, "constraints": {"size": 0.5}}
+    make("old", ({"x": 0.5, "y": "a"}, 1), ({"x": 0.2, "y": "a"}, stopped), kept=kept)
+    for bounds, numbers in (({"size": "<= 80"}, [0]), ({}, [0]), ({"size": "<= 50"}, [0, 1])):
+        found = shown(reader(bounds=bounds))
+        assert [trial.user_attrs for trial in found] == [{meta.PRIOR_OF: f"old/{number}"} for number in numbers]
+
+
+def test_what_is_fixed_within_a_searched_group_is_a_difference(make: Make) -> None:
+    groups = {"optimizer": "choice(adam, sgd)", "optimizer.lr": "interval(0.1, 1.0)"}
+    fixed = {"optimizer.betas": "[0.5,0.9]", "optimizer.lr": "0.5"}
+    old = {**vars(OLD), "space": Space.parse({"optimizer": "choice(adam, sgd)"}, []).describe(), "fixed": fixed}
+    make("old", ({"optimizer": "adam"}, 1), kept=Contract(**old), optimizer="choice(adam, sgd)")
+    with pytest.raises(StudyError, match=r"fixed\.optimizer\.betas: \[0\.5,0\.9\] → null"):
+        shown(reader(groups), ["old"], now(groups))
+    same = now(groups, fixed={"optimizer.betas": "[0.5,0.9]"})
+    found = shown(reader(groups, ["optimizer.betas=[0.5,0.9]"]), ["old"], same)
+    assert [trial.params for trial in found] == [{"optimizer": "adam", "optimizer.lr": 0.5}]
+
+
 def test_the_best_feasible_ones_come_first_each_once() -> None:
     made = [create_trial(value=value) for value in (3.0, 1.0)]
     space = Space.parse(PARAMS, []).parameters

@@ -100,7 +100,9 @@ def test_the_highest_rung_comes_first_and_a_lost_one_before_any() -> None:
     assert acquire(loop).number == 2
 
 
-@pytest.mark.parametrize("outcome", [LOST, Outcome(Kind.INTERRUPTED)], ids=["lost", "interrupted"])
+@pytest.mark.parametrize(
+    "outcome", [LOST, Outcome(Kind.INTERRUPTED), Outcome(Kind.TIMED_OUT)], ids=["lost", "interrupted", "hung"]
+)
 def test_one_that_is_killed_between_its_mark_and_its_end_is_paused_all_the_same(outcome: Outcome) -> None:
     study = optuna.create_study()
     loop = sweep(study, 9, retries=0)

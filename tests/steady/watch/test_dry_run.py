@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import optuna
 import pytest
 import sqlalchemy
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
@@ -103,6 +103,17 @@ def test_what_can_never_be_tried_beside_what_is_fixed_is_not_listed(
     said = capsys.readouterr().out
     assert f"The space has {size} configurations:" in said
     assert [name for name in params if f"\n  {name}: " in said] == there
+
+
+def test_with_promotion_it_tells_of_trials_that_are_paused() -> None:
+    study = optuna.create_study()
+    paused = {meta.ATTEMPT: 0, meta.PAUSED: {"rung": 1, "attempt": 0}}
+    study.add_trials([create_trial(state=TrialState.WAITING, user_attrs=paused)] * 2)
+    given = {"promotion": {"eta": 3, "rungs": [1, 3, 9]}, "prune_metric": "loss", "n_trials": 2}
+    assert cost(study, read(**given, trial_minutes=9)) == (
+        "0 trials to go at 9 minutes each (their budget): about 0 h, for all have begun. Beside these 2 trials are "
+        "paused (2 at rung 1), and the best of them go on."
+    )
 
 
 def test_with_promotion_it_says_how_many_go_on_and_counts_their_time() -> None:
