@@ -94,7 +94,7 @@ def run(cfg: DictConfig) -> None:
         state = State.read(folder / STATE, {key: cfg[key] for key in State.ASKED})
         if not state.photos:  # earlier versions named no set, and made it by the source's name
             state.photos = source if cfg.name is None or "prepare" in state.done else name
-        Run(cfg, folder, state.photos, hardware, judged, state, lock, display).go(plan)
+        Run(cfg, folder, hardware, judged, state, lock, display).go(plan)
 
 
 def check_size(size: int) -> None:
@@ -217,7 +217,6 @@ class Run:
 
     cfg: DictConfig
     folder: Path
-    source: str  # name of the photos in `data`
     hardware: Hardware
     judged: bool  # whether the judge's network is there
     state: State
@@ -296,7 +295,7 @@ class Run:
         return " ".join([said, *self._zoomed()])
 
     def _prepared(self) -> ReadySet:
-        words = [_word("data.source", self.cfg.source), _word("name", self.source), f"size={self.cfg.size}"]
+        words = [_word("data.source", self.cfg.source), _word("name", self.state.photos), f"size={self.cfg.size}"]
         self._call("prepare", "prepare.py", "data=photos", *words, *self.cfg.prepare)
         return ReadySet.open(self._ready())
 
@@ -316,7 +315,7 @@ class Run:
 
     def _zoomed(self) -> list[str]:
         """Read what the preparation remarks on the faces: in a folder without cats it has found none."""
-        for card in sorted((STAGES / self.source).glob("*/card.json")):
+        for card in sorted((STAGES / self.state.photos).glob("*/card.json")):
             with suppress(DataError):
                 found = read_json(card)
                 if found.get("stage") == "zoom" and isinstance(notes := found.get("notes"), list):
@@ -324,7 +323,7 @@ class Run:
         return []
 
     def _ready(self) -> Path:
-        return READY / f"{self.source}-{self.cfg.size}"
+        return READY / f"{self.state.photos}-{self.cfg.size}"
 
     def _search(self) -> str:
         if self.state.plan is None:  # again, for the preparation may have taken more or less than was thought

@@ -79,14 +79,12 @@ class ConfirmationStage:
 
     def _candidates(self) -> Iterator[int]:
         """Yield the best trials, and note those of before the space was changed, whose jobs would be others now."""
+        trials = self.study.get_trials(deepcopy=False)
         for number in select.candidates(self.study):
-            if why := self._misfit(number):
+            if why := self.jobs.space.misfit(trials[number].params):
                 self.unfit[number] = why
             else:
                 yield number
-
-    def _misfit(self, number: int) -> str:
-        return self.jobs.space.misfit(self.study.get_trials(deepcopy=False)[number].params)
 
     @property
     def complete(self) -> bool:
@@ -112,10 +110,11 @@ class ConfirmationStage:
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
-        proposals = _Planned(runs, self.plan, self._misfit)
+        trials = self.study.get_trials(deepcopy=False)
+        proposals = _Planned(runs, self.plan, lambda number: self.jobs.space.misfit(trials[number].params))
         progress.show_confirmation(runs, self.plan)
         searched = self.jobs.folders(self.study)
-        taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
+        taken = tuple(searched.said(trial) for trial in trials)
         folders = Folders(searched.base, usual=confirmation.RUN_FOLDER.format, others=taken)
         overrides = functools.partial(self._overrides, runs, folders)
         with closing(Leases(runs._storage, runs.study_name, grace=self.options.lease)) as leases:

@@ -186,24 +186,19 @@ class Proposer:
         given = trial.system_attrs.get("fixed_params")
         if given:
             self._check_enqueued(trial, given)
+        trials = self.study.get_trials(deepcopy=False)
+        # GridSampler completes nothing, and others cannot read trials of before the space was changed.
+        is_random = self.samplers.walks_grid or self._refit(trials)[0] is not trials
+        sampler = (self.samplers.random if is_random else self.samplers)(trial.number)
+        study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
         try:
-            # GridSampler completes nothing, and others cannot read trials of before the space was changed.
-            changed = any(map(self._is_changed, self.study.get_trials(deepcopy=False)))
-            self._complete(trial, self.samplers.random if self.samplers.walks_grid or changed else self.samplers)
+            self._draw(Trial(study, trial._trial_id))
         except ValueError as error:
             if given and self.space.extender:
                 raise UnfitTrial(str(error)) from error
             raise
         if given and self.space.extender:  # what only the extender knows shows when it is drawn
             self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
-
-    def _complete(self, trial: FrozenTrial, samplers: Callable[[int], BaseSampler]) -> None:
-        sampler = samplers(trial.number)
-        study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
-        self._draw(Trial(study, trial._trial_id))
-
-    def _is_changed(self, trial: FrozenTrial) -> bool:
-        return self._converted(trial) is not trial
 
     def _check_enqueued(self, trial: FrozenTrial, given: Any) -> None:
         """Check that a trial is enqueued with what it can have, and under the names that its space has."""

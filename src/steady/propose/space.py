@@ -268,7 +268,7 @@ class Space:
             key, distribution = grammar.bare(name), self.parameters.get(name)
             if distribution is not None and not _contains(distribution, value):
                 return f"{name} must be {described(distribution)} by now; it has {value!r}"
-            if key in self.fixed and word(value) != _spelled(self.fixed[key]):
+            if key in self.fixed and word(value) != _parse(str(self.fixed[key]))[0]:
                 return f"{key}={self.fixed[key]} is fixed by now; it has {word(value)}"
         return ""
 
@@ -381,13 +381,6 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(distribution.to_internal_repr(value))
     except (TypeError, ValueError):
         return False
-
-
-def _spelled(text: Any) -> str | None:
-    """Spell a value of Hydra's grammar as `word` does one of a trial; None if it is no such value."""
-    with suppress(ValueError, TypeError):
-        return word(grammar.encode(grammar.parsed(str(text))))
-    return None
 
 
 def _meaning(old: BaseDistribution | None, now: CategoricalDistribution) -> CategoricalDistribution | None:

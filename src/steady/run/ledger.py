@@ -369,10 +369,9 @@ class Ledger:
     def _pause(self, trial: FrozenTrial, outcome: Outcome) -> Outcome:
         """Take the end of an attempt that had marked its trial as paused for just that, also if its process was lost.
 
-        Or if it had to be ended, because something hung after the checkpoint, such as a logger without its network.
-
-        Then its checkpoint may be an older one: once promoted, it comes to the same rung again and passes it. A value
-        that is returned all the same is not that of a whole trial, or of one that did not end when it had to.
+        So is one that hung after it, such as in a logger without its network. Then its checkpoint may be an older one:
+        once promoted, it comes to the same rung again and passes it. A value that is returned all the same is not that
+        of a whole trial, or of one that did not end when it had to.
         """
         rung = meta.marked_as_paused(trial)
         if self._rungs is None or rung is None:

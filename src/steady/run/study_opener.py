@@ -249,7 +249,7 @@ class StudyOpener:
         if any(meta.has(trial, meta.RUNGS) for trial in study.get_trials(deepcopy=False)):
             how, back = (
                 "without hydra.sweeper.promotion",
-                "promotion=null and the pruner of then, hydra/sweeper/pruner=P",
+                "promotion=null and the pruner of then (hydra/sweeper/pruner)",
             )
             if before:
                 how, back = f"with hydra.sweeper.promotion.rungs={before}", "promotion as it was"

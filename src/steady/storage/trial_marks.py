@@ -5,6 +5,7 @@ statements. Marks are one statement, over the trials that have not ended and tho
 """
 
 from collections.abc import Callable, Collection
+from datetime import datetime
 
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
@@ -12,20 +13,22 @@ from optuna.trial import FrozenTrial
 
 from steady.storage.storage_errors import MARKS
 
-# Of a trial that has not ended: the name of its state, and how many parameters and user attributes it has. What changes
-# otherwise is the value of an attribute, or what a trial reports while it runs.
-Mark = tuple[str, int, int]
+# Of a trial that has not ended: the name of its state, when it began last, and how many parameters and user attributes
+# it has. What changes otherwise is the value of an attribute, or what a trial reports while it runs.
+Mark = tuple[str, datetime | None, int, int]
 Marks = Callable[[int, Collection[int], int], dict[int, Mark]]
 
 _MARK = """
-SELECT t.trial_id, t.state,
+SELECT t.trial_id, t.state, t.datetime_start,
   (SELECT COUNT(*) FROM trial_params p WHERE p.trial_id = t.trial_id),
   (SELECT COUNT(*) FROM trial_user_attributes u WHERE u.trial_id = t.trial_id)
 FROM trials t WHERE"""
 # Two selections, since of one with OR a database makes a search through all trials.
-QUERY = sqlalchemy.text(
-    f"{_MARK} t.study_id = :study AND t.trial_id > :above UNION ALL {_MARK} t.trial_id IN :ids"
-).bindparams(sqlalchemy.bindparam("ids", expanding=True))
+QUERY = (
+    sqlalchemy.text(f"{_MARK} t.study_id = :study AND t.trial_id > :above UNION ALL {_MARK} t.trial_id IN :ids")
+    .bindparams(sqlalchemy.bindparam("ids", expanding=True))
+    .columns(datetime_start=sqlalchemy.DateTime)  # SQLite keeps it as text
+)
 
 
 def mark(trial: FrozenTrial) -> Mark:
@@ -33,9 +36,9 @@ def mark(trial: FrozenTrial) -> Mark:
 
     >>> import optuna
     >>> mark(optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={"cats": 9}))
-    ('RUNNING', 0, 1)
+    ('RUNNING', datetime.datetime(...), 0, 1)
     """
-    return trial.state.name, len(trial.params), len(trial.user_attrs)
+    return trial.state.name, trial.datetime_start, len(trial.params), len(trial.user_attrs)
 
 
 def add_trial_marks(storage: BaseStorage, database: RDBStorage) -> BaseStorage:
@@ -47,14 +50,14 @@ def add_trial_marks(storage: BaseStorage, database: RDBStorage) -> BaseStorage:
     >>> study = optuna.create_study(storage=storage)
     >>> study.enqueue_trial({})
     >>> getattr(storage, MARKS)(study._study_id, [], 0)
-    {1: ('WAITING', 0, 0)}
+    {1: ('WAITING', None, 0, 0)}
     """
     engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def get_trial_marks(study_id: int, ids: Collection[int], above: int) -> dict[int, Mark]:
         with engine.connect() as connection:
             rows = connection.execute(QUERY, {"study": study_id, "ids": list(ids), "above": above}).all()
-        return {id: (state, params, attributes) for id, state, params, attributes in rows}
+        return {id: (state, start, params, attributes) for id, state, start, params, attributes in rows}
 
     setattr(storage, MARKS, get_trial_marks)
     return storage

@@ -17,5 +17,8 @@ def test_marks_are_of_the_trials_that_are_asked_for_and_of_newer_ones_of_the_stu
     storage.set_trial_user_attr(ids[0], "a", 1)
     cats.tell(1, 0.5)
     marks = getattr(storage, MARKS)
-    assert marks(cats._study_id, [ids[0]], ids[1]) == {ids[0]: ("RUNNING", 0, 1), ids[3]: ("RUNNING", 0, 0)}
-    assert marks(cats._study_id, [ids[1]], ids[3]) == {ids[1]: ("COMPLETE", 0, 0)}
+    begun = [trial.datetime_start for trial in cats.trials]
+    assert marks(cats._study_id, [ids[0]], ids[1]) == {
+        ids[0]: ("RUNNING", begun[0], 0, 1), ids[3]: ("RUNNING", begun[2], 0, 0)
+    }  # fmt: skip
+    assert marks(cats._study_id, [ids[1]], ids[3]) == {ids[1]: ("COMPLETE", begun[1], 0, 0)}
