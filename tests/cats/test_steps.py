@@ -641,6 +641,22 @@ def test_photos_that_another_preparation_has_replaced_are_prepared_again(capsys:
     assert "data/ready/mine-32 was replaced or removed, so the photos are prepared again." in capsys.readouterr().out
 
 
+def test_a_best_model_whose_photos_are_gone_is_exported_as_it_was() -> None:
+    for number in range(4):
+        photo(Path(f"cats/{number}.png"), number)
+    open_or_build(DemoCats(5), 32, "made", 0.2).path.rename("ready")
+    Path("data/ready").mkdir(parents=True, exist_ok=True)
+    behave(choose={"exit": 3})
+    with pytest.raises(TrainingError):
+        steps.run(config("source=cats", "size=32"))
+    shutil.rmtree("data/ready/mine-32")
+    open_or_build(DemoCats(6), 32, "made", 0.2).path.rename("ready")
+    behave()
+    steps.run(config("source=cats", "size=32"))
+    assert called() == ["prepare", "search", "choose", "choose", "prepare", "export", "report"]
+    assert "is taken as it was: cats makes other images than when this run began" in state()["done"]["train"]
+
+
 def test_a_run_that_is_named_prepares_photos_of_that_name_and_nobody_names_them_otherwise() -> None:
     for number in range(4):
         photo(Path(f"cats/{number}.png"), number)

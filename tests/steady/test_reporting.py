@@ -406,6 +406,27 @@ def test_who_goes_on_is_told_without_reading_all_of_a_database(tmp_path: Path, m
     assert reporter.report(1, {"loss": 0.5})
 
 
+def test_a_mark_whose_answer_was_lost_is_taken_back_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    server.study.set_user_attr(meta.PROMOTION, meta.get(promoting(), meta.PROMOTION))
+    reporter, storage = server.reporter(), server.study._storage
+    write = storage.set_trial_user_attr
+
+    def lost(trial_id: int, key: str, value: Any) -> None:
+        write(trial_id, key, value)
+        if key == meta.PAUSED:
+            server.away = True
+            write(trial_id, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "set_trial_user_attr", lost)
+        assert not reporter.report(1, {"loss": 0.5})  # so it trains on
+    server.away = False
+    assert meta.get(server.study.trials[server.trial], meta.PAUSED)
+    reporter.has_ended()
+    assert meta.get(server.study.trials[server.trial], meta.PAUSED) is None
+
+
 def test_promotion_needs_its_score() -> None:
     study = promoting()
     with pytest.raises(StudyError, match="loss"):

@@ -621,6 +621,9 @@ def test_another_promotion_in_a_study_that_exists_is_said(sweep: Sweep) -> None:
         refused = sweep("hydra.sweeper.n_trials=2", *changed)
         assert refused.returncode == 1
         assert "was begun with hydra.sweeper.promotion.rungs=[1, 2, 4]" in refused.stderr
+    neither = (*PROMOTION[::2], "hydra.sweeper.promotion=null", "hydra/sweeper/pruner=none")  # judges nothing at rungs
+    assert sweep("hydra.sweeper.n_trials=2", *neither).returncode == 0
+    assert sweep("hydra.sweeper.n_trials=2", *pruner).returncode == 1
     assert sweep("hydra.sweeper.n_trials=2", *longer, "hydra.sweeper.allow_change=[promotion]").returncode == 0
 
 

@@ -24,7 +24,7 @@ from catsweep.training.callbacks import SweepCallback, seconds_left
 from catsweep.usage import Usage
 from steady.options import Promotion
 from steady.storage import open_storage
-from steady.study import meta
+from steady.study import meta, results
 
 pytestmark = pytest.mark.trains
 NEVER = {"_target_": "optuna.pruners.NopPruner"}
@@ -60,6 +60,23 @@ def test_each_rung_is_reported_once_though_nothing_was_evaluated_there(
     assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1", "2"}
     assert set(study.trials[0].user_attrs[meta.RUNGS]["1"]) == {"val/kid"}
     assert (tmp_path / "0/progress.json").exists()
+
+
+def test_what_a_trial_has_used_is_kept_if_it_is_killed_while_it_is_scored(
+    compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(url, NEVER)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "load_weights", killed)  # the first step of the scoring
+    with pytest.raises(KeyboardInterrupt):
+        fit.run(configure(compose, url), tmp_path / "0")
+    used = results.usage(study.trials[0])
+    last = torch.load(tmp_path / "0" / LAST_CHECKPOINT, weights_only=True)
+    assert last["epoch"] == 3
+    assert used["samples"] == max(state["samples"] for state in last["callbacks"].values() if "samples" in state)
 
 
 def test_a_trial_that_is_given_up_ends_there(compose: Compose, url: str, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import optuna
 import pytest
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 from tests.steady.scripted import Script
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
-from steady.confirm.confirmation_stage import ConfirmationStage, TypicalSeconds
+from steady.confirm.confirmation_stage import ConfirmationStage, TypicalSeconds, _Planned
 from steady.exceptions import StudyError
+from steady.propose.sampling import UnfitTrial
 from steady.propose.space import Space
 from steady.run.job_factory import JobFactory
 from steady.study import meta
@@ -93,6 +94,17 @@ def test_the_best_of_before_the_space_was_changed_are_not_confirmed_as_what_they
     assert [one[meta.CONFIRMS] for one in stage.plan] == [2, 3]
     assert stage.unfit[0] == "width=wide is fixed by now; it has narrow"
     assert stage.unfit.keys() == {0, 1}
+
+
+def test_of_what_was_begun_before_the_space_was_changed_runs_of_trials_that_do_not_fit_fail_alone() -> None:
+    runs = optuna.create_study()
+    for number in (3, 4):
+        waits = {meta.CONFIRMS: number, meta.SEED: 1}
+        runs.add_trial(create_trial(state=TrialState.WAITING, user_attrs=waits))
+    planned = _Planned(runs, [], lambda number: "x=2 is fixed by now; it has 1" if number == 3 else "")
+    planned.complete(runs.trials[1])
+    with pytest.raises(UnfitTrial, match="x=2 is fixed by now"):
+        planned.complete(runs.trials[0])
 
 
 def test_a_space_that_is_used_up_is_confirmed_and_its_time_is_not_said_to_be_over(

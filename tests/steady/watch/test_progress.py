@@ -68,6 +68,19 @@ def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -
     shown.close.assert_called_once_with()
 
 
+def test_a_trial_that_goes_on_runs_since_it_was_started_again(tmp_path: Path) -> None:
+    study, running = optuna.create_study(study_name="cats"), {0: Job(0, (), tmp_path)}
+    study.add_trial(trial(TrialState.RUNNING))
+    made, shown = watch(study, running)
+    starts = []
+    with closing(made):
+        for attempt in (0, 0, 1):
+            running[0] = Job(0, (), tmp_path, attempt=attempt)
+            made.refresh()
+            starts.append(shown.show.call_args.args[0].slots[0].started)
+    assert starts[0] == starts[1] < starts[2]
+
+
 def test_the_confirmation_is_shown_in_the_searchs_place() -> None:
     made, shown = watch(optuna.create_study(study_name="cats"), {})
     runs = optuna.create_study(study_name="cats.confirm")
