@@ -11,6 +11,8 @@ SOURCE ?=
 ARGS ?=
 PORT ?= 8080
 BUDGET ?= 60
+# KEY=VALUE as Hydra reads it, and the shell before: a folder's name may have blanks, brackets and quotes. (`word` is make's own.)
+hydra_word = '$(subst ','\'',$(1)='$(subst ',\',$(2))')'
 NEXT_STEP = Take the best model home: make best-model export STUDY={study}
 # PYTHONUTF8: in a locale without UTF-8 Python cannot even name the files of some tests.
 # Costs the suite a quarter more time, so a person asks for it; continuous integration (CI=…) always does.
@@ -33,10 +35,10 @@ $(VENV)/.installed: pyproject.toml src/pyproject.toml constraints.txt
 	touch $@
 
 cats: setup ## from photos to a generator in an hour: prepare, search, train the best on, export (SOURCE=DIR BUDGET=60)
-	$(RUN) src/cats.py $(if $(SOURCE),"source=$(SOURCE)") budget=$(BUDGET) $(ARGS)
+	$(RUN) src/cats.py $(if $(SOURCE),$(call hydra_word,source,$(SOURCE))) budget=$(BUDGET) $(ARGS)
 
 data: setup ## photos into a ready set, in stages to look at (SOURCE=DIR, without it drawn cats; ARGS="verify=serve")
-	$(RUN) src/prepare.py $(if $(SOURCE),data=photos "data.source=$(SOURCE)") $(ARGS)
+	$(RUN) src/prepare.py $(if $(SOURCE),data=photos $(call hydra_word,data.source,$(SOURCE))) $(ARGS)
 
 sweep: setup ## a small sweep over both models on the demo cats, and its table of results (ARGS="trials=30 …")
 	$(RUN) src/train.py -m hparams_search=cats_optuna study=first trials=3 minutes=3 hydra.sweeper.promotion=null hydra/sweeper/pruner=lenient hydra.sweeper.confirm=null $(ARGS)

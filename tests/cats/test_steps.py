@@ -463,6 +463,18 @@ def test_a_search_whose_time_was_over_before_a_trial_began_is_given_more(monkeyp
     assert called() == ["search", "search"]
 
 
+def test_a_start_during_the_confirmation_begins_no_other_trials() -> None:
+    behave(search={"after": 1})  # it has left its trials
+    with pytest.raises(TrainingError):
+        steps.run(config())
+    before = [word for word in words_of("search") if word.startswith("trials=")]
+    Path("outputs/mine/confirm/0").mkdir(parents=True)
+    behave()
+    steps.run(config())
+    assert int(before[0].removeprefix("trials=")) >= 100
+    assert "trials=1" in words_of("search")  # as many as the leaderboard has
+
+
 def start(commands: Path, cfg: DictConfig) -> subprocess.Popen[str]:
     line = [sys.executable, "-c", DRIVER, str(commands), json.dumps(OmegaConf.to_container(cfg))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -575,6 +587,8 @@ def test_a_trial_with_links_out_of_it_is_not_copied(tmp_path: Path) -> None:
         (["size=10"], "multiple of 32 pixels; got size=10. Take size=32"),
         (["size=80"], "Take size=64 or 96"),
         (["name=../mine"], "must be a name"),
+        (['train=["budget_unit=samples"]'], "train has budget_unit=samples, which follows from"),
+        (['train=["trainer=cpu","+study=x"]'], r"train has \+study=x"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(words: list[str], error: str) -> None:
@@ -675,6 +689,7 @@ def test_the_real_commands_make_an_export_and_a_report(
 ) -> None:
     monkeypatch.setattr(steps, "COMMANDS", ROOT / "src")
     monkeypatch.setattr(steps, "LEAST_MORE", -1e6)  # on a busy machine no time may be left
+    monkeypatch.setattr("catsweep.cats.plan.SHORTEST", 6.0)  # seconds to which the best are trained on; trials have 3
     tiny = [
         "data.reader.n=48", "data.batch_size=8", "depth.halvings=3", "width.channels=4", "width.max_channels=8",
         f"metrics.cache_root={graphs}", "metrics.samples=16", "metrics.rung_samples=16",
@@ -682,7 +697,7 @@ def test_the_real_commands_make_an_export_and_a_report(
         "minutes=0.05", "model=vae", "model.adversarial.weight=0",
     ]  # fmt: skip
     words = ",".join(json.dumps(word) for word in tiny)
-    steps.run(config("budget=2.2", "size=32", f"train=[{words}]"))
+    steps.run(config("budget=1.9", "size=32", f"train=[{words}]"))
     said = capsys.readouterr().out
     assert re.search(r"Trained on, .*Trial \d: val/fid .*; trial \d: val/fid", said)  # two side by side
     [bundle] = Path("outputs/exports").iterdir()

@@ -20,7 +20,8 @@ JUDGED_SECONDS = 35.0  # one run by the judge: 20 to 47, by machine
 RUNS_JUDGED = 8  # of a sweep: the Pareto set, the best three and the confirmed, some of which are the same
 FINISH, FINISH_SHORT = 75.0, 40.0  # choosing, exporting and reporting, with 8 and with 2 draws for the intervals
 SHORT = 15 * 60.0  # budgets below have no preflight and no confirmation, and 2 draws
-JUDGED_FROM = 45 * 60.0  # budgets below have no judge in the sweep, only of what is exported
+# Budgets below have no judge in the sweep, only of what is trained on, if there is time, and exported.
+JUDGED_FROM = 45 * 60.0
 
 SEARCHED = 0.4  # of the time between preparation and export; the confirmation takes about four tenths as much
 SEARCHED_SHORT = 0.7

@@ -39,13 +39,15 @@ from catsweep.records import read_json
 from catsweep.report.exported import Exported
 from steady import grammar, places, printing, resources
 from steady.atomic import write_json
+from steady.confirm.confirmation import RUN_FOLDER
 from steady.jobs.detached import PR_SET_PDEATHSIG, prctl
 from steady.safe_paths import checked_name
 from steady.signals import COMMAND, SAID
 from steady.watch.progress import duration
 
 COMMANDS = Path(__file__).parents[2]  # the folder of their scripts
-EXPORTS, SWEEPS, READY, STAGES = Path("outputs/exports"), Path("sweeps"), Path("data/ready"), Path("data/stages")
+OUTPUTS, SWEEPS, READY, STAGES = Path("outputs"), Path("sweeps"), Path("data/ready"), Path("data/stages")
+EXPORTS = OUTPUTS / "exports"
 STATE, LOCK, WINNER = "cats.json", ".lock", "winner"  # in the run's folder
 SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds
 PATIENCE = 60.0  # seconds in which the steps of a start that was killed must end
@@ -57,6 +59,10 @@ LEAST_MORE = 0.1  # as a share of the time that the best was trained for: less i
 JUDGED_SHARE = 0.1  # of the time for training on, at most, for the judge
 BUSY = 180.0  # seconds to the first trial that a busy machine is given
 SLOWEST = 6.0  # times as slow as alone that a machine is taken for, at most
+OWN = {  # words for other commands that a run has of its own
+    "prepare": {"name", "size", "data.source"},
+    "train": {"study", "data", "data.source", "data.size", "samples", "budget_unit=samples"},
+}
 TITLES = {
     "prepare": "prepare the photos",
     "search": "search and confirm",
@@ -78,11 +84,14 @@ def run(cfg: DictConfig) -> None:
     """
     if not any(str(word).startswith(("depth=", "depth.")) for word in cfg.train):  # else none is searched
         check_size(cfg.size)
-    own = ("name", "size", "data.source")
-    if given := [str(word) for word in cfg.prepare if grammar.bare(str(word).partition("=")[0]) in own]:
-        raise ConfigError(
-            f"prepare has {given[0]}, which follows from the run's own source=, size= and name=: give those."
-        )
+    for command, own in OWN.items():
+        for word in map(str, cfg[command]):
+            key, _, value = word.partition("=")
+            if own & {grammar.bare(key), f"{grammar.bare(key)}={value}"}:
+                raise ConfigError(
+                    f"{command} has {word}, which follows from the run's own source=, size=, name= and budget=: "
+                    "give those."
+                )
     photos = count_photos(cfg.source)
     hardware, judged = Hardware.of(cfg.train, cfg.size), _judge_is_there(cfg)
     plan = Plan.of(60 * cfg.budget, hardware.slots, photos, judged)
@@ -334,10 +343,13 @@ class Run:
         plan, began = self.plan, time.monotonic()
         timeout = min(plan.timeout - self.state.spent.get("search", 0.0), self.left - plan.finish)
         timeout = max(timeout, plan.least_timeout + 1, START_UNCHECKED + 1)  # or what was interrupted would not go on
+        # An earlier start may have ended the search; the least timeout would begin other trials at each start after it.
+        confirming = any((OUTPUTS / self.folder.name / RUN_FOLDER).parent.glob("*"))
+        trials = (len(self._trials()) if confirming else 0) or 10 * max(plan.trials, 10)
         data = ["data=demo_cats"] if self.cfg.source is None else ["data=ready", _word("data.source", self._ready())]
         words = [
             *data, f"data.size={self.cfg.size}", _word("study", self.folder.name), f"minutes={plan.minutes}",
-            f"trials={10 * max(plan.trials, 10)}", f"hydra.sweeper.confirm={plan.confirm_word}",
+            f"trials={trials}", f"hydra.sweeper.confirm={plan.confirm_word}",
             self.judge if plan.judged else "metrics/judge=none",
             # The best are trained on afterwards, so trials are short, and a third of one would tell nothing.
             "hydra/sweeper/pruner=lenient", "hydra.sweeper.promotion=null",
