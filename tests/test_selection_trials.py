@@ -1,5 +1,6 @@
 import json
 import os
+from typing import Any
 
 import optuna
 import pytest
@@ -9,6 +10,7 @@ from optuna.trial import TrialState
 from catsweep.errors import ExportError, StorageError, StudyError
 from catsweep.selection import find_run, read_trials
 from steady.storage.location import study_folder
+from steady.study import meta
 from steady.study.select import Objective, ScoredTrial
 
 
@@ -118,6 +120,18 @@ class TestReadTrials:
     def test_without_a_finished_trial_it_says_what_there_is_and_what_to_run(self, sweep, values, have) -> None:
         sweep.study("s", values, names=["val/fid", "val/ssim"])
         with pytest.raises(ExportError, match=f"(?s){have}.*the sweep's line again"):
+            self.read(sweep)
+
+    def test_where_the_feasible_ones_are_paused_the_line_goes_on_with_them(self, sweep) -> None:
+        study = sweep.study("s", [], names=["val/fid", "val/ssim"])
+        study.set_user_attr(meta.CONTRACT, {"constraints": {"size": "<= 1"}})
+        beyond: dict[str, Any] = {"constraints": {"size": 1.0}, "user_attrs": {meta.OUTCOME: "infeasible"}}
+        study.add_trial(optuna.trial.create_trial(values=[20.0, 0.4], **beyond))
+        with pytest.raises(ExportError, match="satisfies size <= 1"):
+            self.read(sweep)
+        paused = {meta.ATTEMPT: 0, meta.PAUSED: {"rung": 3, "attempt": 0}}
+        study.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=paused))
+        with pytest.raises(ExportError, match=r"(?s)1 infeasible, 1 paused.*the sweep's line again"):
             self.read(sweep)
 
     def test_only_study_of_a_database_may_have_another_name(self, sweep) -> None:

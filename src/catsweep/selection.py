@@ -25,7 +25,7 @@ from steady.confirm.confirmation import Confirmation, ConfirmedTrial
 from steady.safe_paths import inside
 from steady.storage.location import open_study
 from steady.study import constraints, meta
-from steady.study.results import state
+from steady.study.results import paused_words, state
 from steady.study.select import Objective, ScoredTrial, TrialChoice, candidates, choose, equal_values, pareto_set
 from steady.study.untrusted import SWEPT, is_plain
 
@@ -68,7 +68,7 @@ def read_trials(folder: Path, runs: Path) -> FinishedTrials:
         for number, t in sorted(done.items())
     }
     front = [finished[t.number] for t in pareto_set(study) if t.number in finished]
-    if not front and (near := constraints.nearest(study)):
+    if not front and not paused_words(trials) and (near := constraints.nearest(study)):
         raise ExportError(
             f"No trial of study {folder.name!r} satisfies {' and '.join(map(str, bounds))}. "
             f"The nearest is trial {near.number}: {'; '.join(constraints.violated(bounds, near))}. Run more trials, or "

@@ -278,6 +278,7 @@ def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
     return tuple(
         _entry(run, _own_folder(run, runs, confirmation.RUN_FOLDER.format(run.number)))
         for run in confirmation.runs_of(study)
+        if confirmation.is_of_now(run, study)
     )
 
 

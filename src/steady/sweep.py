@@ -150,7 +150,7 @@ class Sweep:
             yield
 
     def _has_ended(self, study: optuna.Study) -> bool:
-        return budget.is_complete(study, self.options.n_trials) and ConfirmationStage(study, self.jobs).complete
+        return self.opener.is_whole(study) and ConfirmationStage(study, self.jobs).complete
 
     def dry_run(self) -> None:
         """Print the space, the first proposals and the estimated cost. Writes nothing."""
@@ -171,8 +171,10 @@ class Sweep:
             with suppress(ValueError):  # a damaged file
                 if self.options.confirm is not None and (found := confirmation.read(self.options.record)):
                     say(found.sentence())
-            more = f"raise n_trials. Start another with {self.opener.naming}=NEWNAME."
-            say(f"It has all of its {total} trials; for more, {more}")
+            said = f"It has all of its {total} trials; for more, raise n_trials."
+            if not budget.is_complete(study, total):
+                said = "It has tried every configuration of its space, so there are no more trials."
+            say(f"{said} Start another with {self.opener.naming}=NEWNAME.")
             return
         executor = self.jobs.executor()
         stage = None
@@ -184,7 +186,7 @@ class Sweep:
                 scheduler.run()
                 late = not self.stop.requested and scheduler.is_out_of_time()
                 tried = scheduler.ledger.exhausted and scheduler.ledger.done  # of a space with fewer configurations
-                whole = not self.stop.requested and (tried or budget.is_complete(study, total))
+                whole = not self.stop.requested and (tried or self.opener.is_whole(study))
                 if late or (whole and meta.has(study, meta.OUT_OF_TIME)):
                     study.set_user_attr(meta.OUT_OF_TIME, None if whole else len(study.get_trials(deepcopy=False)))
                 if whole or late:
@@ -300,22 +302,24 @@ class Sweep:
 
     def _require_finished(self, study: optuna.Study, told: bool = False) -> None:
         """Raise a StudyError, with failures and remedy, if none is finished or feasible; `told`: a table has them."""
-        if near := None if select.best_trials(study) else constraints.nearest(study):
-            bounds = self.options.constraints
+        trials, timeout, bounds = study.get_trials(deepcopy=False), self.options.timeout, self.options.constraints
+        if select.best_trials(study):
+            return
+        wanted = f"satisfies {' and '.join(map(str, bounds))}"
+        if paused := results.paused_words(trials):
             raise StudyError(
-                f"No trial satisfies {' and '.join(map(str, bounds))}. The nearest is trial {near.number}: "
+                f"No trial {f'that {wanted} ' if bounds else ''}has come to its end yet, so there is no best one: "
+                f"{paused}. The same line goes on with them. Give it more time (hydra.sweeper.timeout), or begin "
+                "another study with shorter trials or fewer rungs (hydra.sweeper.promotion)."
+            )
+        if near := constraints.nearest(study):
+            raise StudyError(
+                f"No trial {wanted}. The nearest is trial {near.number}: "
                 f"{'; '.join(constraints.violated(bounds, near))}. For more trials raise n_trials. A "
                 f"study keeps its constraints; begin one with others by {self.opener.naming}=NEWNAME."
             )
         if has_finished(study):
             return
-        trials, timeout = study.get_trials(deepcopy=False), self.options.timeout
-        if paused := results.paused_words(trials):
-            raise StudyError(
-                f"No trial has come to its end yet, so there is no best one: {paused}. The same line goes on with "
-                "them. Give it more time (hydra.sweeper.timeout), or begin another study with shorter trials or fewer "
-                "rungs (hydra.sweeper.promotion)."
-            )
         if timeout is not None and not any(trial.state.is_finished() for trial in trials):
             raise StudyError(
                 "No trial finished: the time was over before one did, or too short for a whole one "

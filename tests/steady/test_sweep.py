@@ -50,6 +50,20 @@ def test_n_trials_is_the_total_and_more_of_them_continue_the_numbers(sweep: Swee
     assert snapshot(tmp_path / "out/fake/0") == before
 
 
+def test_a_space_that_is_used_up_has_ended_until_it_grows(sweep: Sweep, tmp_path: Path) -> None:
+    words = ("x=choice(0.0,0.5)", "hydra.sweeper.preflight=omegaconf.OmegaConf.to_container")
+    looked = "Running omegaconf.OmegaConf.to_container before the first trial"
+    first, again = sweep("y=choice(a)", *words), sweep("y=choice(a)", *words)
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert looked in first.stdout
+    assert looked not in again.stdout
+    assert "It has tried every configuration of its space, so there are no more trials." in again.stdout
+    more = sweep("y=choice(a,b)", *words, "hydra.sweeper.allow_change=[y]")
+    assert more.returncode == 0, more.stderr
+    assert looked in more.stdout
+    whole(tmp_path, 4)
+
+
 def test_a_resumed_sweep_draws_what_the_undisturbed_one_draws(sweep: Sweep, tmp_path: Path) -> None:
     one_by_one = ("hydra.sweeper.n_jobs=1",)
     assert sweep(*one_by_one, "hydra.sweeper.n_trials=2").returncode == 0

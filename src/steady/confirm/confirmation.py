@@ -6,8 +6,8 @@ that the search did not see (`steady.confirm.significance`). `steady.confirm.con
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -50,6 +50,10 @@ class ConfirmedTrial:
         """Compute the standard deviation over the seeds; None of one."""
         return stdev(self.of(objective).values()) if len(self.values) > 1 else None
 
+    def under(self, seeds: Collection[int]) -> "ConfirmedTrial":
+        """Get the same trial with the values under these seeds only."""
+        return replace(self, values={seed: own for seed, own in self.values.items() if seed in seeds})
+
     def words(self, objective: int = 0) -> str:
         """Format mean and standard deviation: `41.5 ± 0.707`."""
         spread = self.spread(objective)
@@ -62,13 +66,13 @@ class Confirmation:
 
     objectives: tuple[str, ...]  # names; the candidates are compared by the first
     directions: tuple[str, ...]  # `minimize` or `maximize`, of each
-    candidates: tuple[ConfirmedTrial, ...]  # best mean first; the first is the winner
+    candidates: tuple[ConfirmedTrial, ...]  # best mean over `shared_seeds` first; the first is the winner
     tied: tuple[int, ...]  # trials that are not significantly different from the winner
     considered: tuple[int, ...]  # trials that were to be confirmed, best of the search first; some may have failed
 
     @property
     def winner(self) -> ConfirmedTrial:
-        """The candidate with the best mean."""
+        """The candidate with the best mean over `shared_seeds`."""
         return self.candidates[0]
 
     @property
@@ -76,11 +80,17 @@ class Confirmation:
         """All seeds under which a candidate finished."""
         return sorted({seed for candidate in self.candidates for seed in candidate.values})
 
+    @property
+    def shared_seeds(self) -> list[int]:
+        """The seeds by which the candidates are compared: those that all have, or all if there are none such."""
+        return _shared(one.values for one in self.candidates)
+
     def not_different_from(self, own: ConfirmedTrial, objective: int) -> list[int]:
         """List the other candidates whose means of an objective do not differ significantly from a candidate's."""
-        level = confidence_level(len(self.candidates))
-        others = [one for one in self.candidates if one.trial != own.trial]
-        return [one.trial for one in others if not significantly_different(own.of(objective), one.of(objective), level)]
+        level, shared = confidence_level(len(self.candidates)), self.shared_seeds
+        mine = own.under(shared).of(objective)
+        others = [one.under(shared) for one in self.candidates if one.trial != own.trial]
+        return [one.trial for one in others if not significantly_different(mine, one.of(objective), level)]
 
     def outdated(self, directions: Sequence[str], finished: Sequence[ScoredTrial], ranked: Sequence[int]) -> str:
         """Say why this tells nothing of the study as it is now; empty if it does.
@@ -104,18 +114,20 @@ class Confirmation:
         """Choose the winner among the finished trials of its study."""
         [chosen] = [trial for trial in finished if trial.number == self.winner.trial]
         extreme = "highest" if self.directions[0] == "maximize" else "lowest"
-        seeds = ", ".join(map(str, self.winner.values))
+        own = self.winner.under(self.shared_seeds)
+        seeds = ", ".join(map(str, own.values))
         return TrialChoice(
             chosen,
-            f"the {extreme} mean {self.objectives[0]} under other seeds, {self.winner.words()} over "
-            f"{self.runs(self.winner)} ({seeds}), {self.winner.searched[0]:.5g} in the search; {self.comparison()}",
+            f"the {extreme} mean {self.objectives[0]} under other seeds, {own.words()} over "
+            f"{self.runs(own)} ({seeds}), {self.winner.searched[0]:.5g} in the search; {self.comparison()}",
             objective=0,
         )
 
     def sentence(self) -> str:
         """Put the outcome in a sentence."""
-        mean = f"{self.objectives[0]} {self.winner.words()}"
-        return f"Confirmed: trial {self.winner.trial}, {mean} over {self.runs(self.winner)}; {self.comparison()}."
+        own = self.winner.under(self.shared_seeds)
+        mean = f"{self.objectives[0]} {own.words()}"
+        return f"Confirmed: trial {own.trial}, {mean} over {self.runs(own)}; {self.comparison()}."
 
     def runs(self, candidate: ConfirmedTrial) -> str:
         """Count the runs of a candidate: `3 other seeds`, `2 of 3 other seeds`."""
@@ -235,6 +247,15 @@ def runs_of(study: optuna.Study) -> list[FrozenTrial]:
     return optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
 
 
+def is_of_now(run: FrozenTrial, study: optuna.Study) -> bool:
+    """Tell whether no change of a study was accepted since a run that confirms a trial of it began.
+
+    >>> is_of_now(optuna.trial.create_trial(value=1.0), optuna.create_study())
+    True
+    """
+    return bool(meta.get(run, meta.CHANGES) == meta.get(study, meta.CHANGES))
+
+
 def folders(study: optuna.Study) -> dict[int, dict[int, str]]:
     """Find the folders of the finished runs that confirm trials of a study, by trial and seed, in that of its sweep.
 
@@ -245,7 +266,7 @@ def folders(study: optuna.Study) -> dict[int, dict[int, str]]:
     {3: {7: 'confirm/0'}}
     """
     found: dict[int, dict[int, str]] = {}
-    for run in runs_of(study):
+    for run in (run for run in runs_of(study) if is_of_now(run, study)):
         trial, seed = meta.get(run, meta.CONFIRMS), meta.get(run, meta.SEED)
         if run.state == TrialState.COMPLETE and isinstance(trial, int) and isinstance(seed, int):
             found.setdefault(trial, {})[seed] = str(meta.get(run, meta.FOLDER, RUN_FOLDER.format(run.number)))
@@ -271,7 +292,7 @@ def compare(
     objectives: Sequence[str],
     directions: Sequence[str],
 ) -> Confirmation:
-    """Compare the confirmed trials of a search by the mean of the first objective.
+    """Compare the confirmed trials of a search by the mean of the first objective over the seeds that all have.
 
     `results` are trial, seed and values of each finished run; `objectives` are names, and may be none; `directions` are
     `minimize` or `maximize`, of each. Raises a StudyError if no run has finite values.
@@ -291,12 +312,18 @@ def compare(
         raise StudyError("No confirmation run gave finite values; the logs in the folder confirm/ tell why.")
     trials = study.get_trials(deepcopy=False)
     compared = [ConfirmedTrial(n, tuple(trials[n].values), dict(sorted(own.items()))) for n, own in values.items()]
-    compared.sort(key=lambda c: (sign * c.mean(), c.trial))
-    level = confidence_level(len(compared))
-    tied = [c.trial for c in compared[1:] if not significantly_different(compared[0].of(), c.of(), level)]
+    shared = _shared(values.values())  # a hard seed that only one has had would be to its cost
+    compared.sort(key=lambda one: (sign * one.under(shared).mean(), one.trial))
     considered = _up_to_last(candidates(study), values)  # all before a confirmed one were to be confirmed as well
     names = objective_names(study, objectives)
-    return Confirmation(tuple(names), tuple(directions), tuple(compared), tuple(tied), tuple(considered))
+    result = Confirmation(tuple(names), tuple(directions), tuple(compared), (), tuple(considered))
+    return replace(result, tied=tuple(result.not_different_from(result.winner, 0)))
+
+
+def _shared(values: Iterable[Mapping[int, Any]]) -> list[int]:
+    """List the seeds that all of several candidates have, or all that any has if there are none such."""
+    seeds = list(map(set, values))
+    return sorted(set.intersection(*seeds) or set.union(*seeds))
 
 
 def _up_to_last(ranked: Sequence[int], compared: Collection[int]) -> Sequence[int]:

@@ -71,20 +71,26 @@ class ConfirmationStage:
     def __init__(self, study: optuna.Study, jobs: JobFactory) -> None:
         self.study, self.jobs, self.options = study, jobs, jobs.options
         self.unfit: dict[int, str] = {}  # trials that would be confirmed, were the space as it was, and why not
-        self.plan: list[dict[str, int]] = []  # trial and seed of each run, see `confirmation.plan`
+        self.plan: list[dict[str, Any]] = []  # trial and seed of each run, see `confirmation.plan`
         if asked := self.options.confirm:
             best, seed = list(itertools.islice(self._candidates(), asked.top)), checks.first_seed(jobs.config)
-            self.plan = confirmation.plan(best, asked.seeds, seed)
+            changed = {meta.CHANGES: meta.get(study, meta.CHANGES)}  # runs of before them trained otherwise
+            self.plan = [one | changed for one in confirmation.plan(best, asked.seeds, seed)]
         self.found: Confirmation | None = None  # what the runs have shown
 
     def _candidates(self) -> Iterator[int]:
         """Yield the best trials, and note those of before the space was changed, whose jobs would be others now."""
         trials = self.study.get_trials(deepcopy=False)
         for number in select.candidates(self.study):
-            if why := self.jobs.space.misfit(trials[number].params):
+            if why := self._misfit(trials[number]):
                 self.unfit[number] = why
             else:
                 yield number
+
+    def _misfit(self, trial: FrozenTrial) -> str:
+        """Say why the job of a finished trial would be another by now; "" if it would not."""
+        space = self.jobs.space
+        return space.misfit(trial.params) or space.lacking(trial.params)
 
     @property
     def complete(self) -> bool:
@@ -110,9 +116,10 @@ class ConfirmationStage:
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
+        runs.set_user_attr(meta.PATIENCE, self.options.storage_patience)  # which their processes read
         trials = self.study.get_trials(deepcopy=False)
-        proposals = _Planned(runs, self.plan, lambda number: self.jobs.space.misfit(trials[number].params))
-        progress.show_confirmation(runs, self.plan)
+        proposals = _Planned(runs, self.plan, lambda number: self._misfit(trials[number]))
+        progress.show_confirmation(runs, self.plan, proposals.total())
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in trials)
         folders = Folders(searched.base, usual=confirmation.RUN_FOLDER.format, others=taken)
@@ -166,7 +173,7 @@ class _Planned:
     """`Proposals` of a scheduler: the runs in the order of their plan."""
 
     runs: optuna.Study
-    plan: list[dict[str, int]]
+    plan: list[dict[str, Any]]
     misfit: Callable[[int], str]  # why a trial is not confirmed any more, or ""
 
     def total(self) -> int:
@@ -182,7 +189,9 @@ class _Planned:
         return _Run(self.runs, missing[0])
 
     def complete(self, trial: FrozenTrial) -> None:
-        """Do nothing: runs have no parameters of their own. An UnfitTrial for one of a trial that is not confirmed."""
+        """Do nothing: runs have no parameters of their own. An UnfitTrial for one that is not asked for any more."""
+        if self.plan and _asked(trial)[meta.CHANGES] != self.plan[0][meta.CHANGES]:
+            raise UnfitTrial("a change of the study was accepted since it began")
         if why := self.misfit(whole(trial, meta.CONFIRMS)):
             raise UnfitTrial(why)
 
@@ -190,7 +199,7 @@ class _Planned:
 @dataclass
 class _Run:
     runs: optuna.Study
-    attributes: dict[str, int]
+    attributes: dict[str, Any]
     duplicate_of: int | None = None
 
     def commit(self, **noted: Any) -> FrozenTrial:
@@ -199,13 +208,13 @@ class _Run:
         return storage.get_trial(storage.create_new_trial(self.runs._study_id, template))
 
 
-def _missing(plan: list[dict[str, int]], runs: list[FrozenTrial]) -> list[dict[str, int]]:
+def _missing(plan: list[dict[str, Any]], runs: list[FrozenTrial]) -> list[dict[str, Any]]:
     there = [_asked(run) for run in runs]
     return [one for one in plan if one not in there]
 
 
 def _asked(run: FrozenTrial) -> dict[str, Any]:
-    return {key: meta.get(run, key) for key in (meta.CONFIRMS, meta.SEED)}
+    return {key: meta.get(run, key) for key in (meta.CONFIRMS, meta.SEED, meta.CHANGES)}
 
 
 def _in_words(line: str, runs: optuna.Study) -> str:

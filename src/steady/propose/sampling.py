@@ -236,14 +236,30 @@ class Proposer:
         self._check_exhausted()
         return self._untried(known) or proposal
 
+    def is_exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Tell whether no further trial would be proposed after all `trials`, by number: each configuration is tried.
+
+        >>> study, space = optuna.create_study(), Space.parse({"x": "choice(1)"}, [])
+        >>> Proposer(study, space, Samplers({"_target_": TPE}, 0, space)).is_exhausted(study.trials)
+        False
+        """
+        if self.rule not in ("grid", "resample") or self.finite.size() is None:
+            return False
+        self.tried.update(trials)
+        return self._size_tried() is not None
+
     def _check_exhausted(self) -> None:
+        if (size := self._size_tried()) is not None:
+            raise SpaceExhausted(f"All {size} configurations of the space were tried.")
+
+    def _size_tried(self) -> int | None:
+        """Get the number of configurations if all were tried; None if some were not, or there is no end of them."""
         size = self.finite.size()
         if size is None or len(self.tried) < size:
-            return
+            return None
         # A space that was changed holds only some of what was tried.
         keys = {self.space.key(whole) for one in self.tried if (whole := self.tried.configuration(one)) is not None}
-        if len(keys) >= size:
-            raise SpaceExhausted(f"All {size} configurations of the space were tried.")
+        return size if len(keys) >= size else None
 
     def _draw_new(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None

@@ -272,6 +272,15 @@ class Space:
                 return f"{key}={self.fixed[key]} is fixed by now; it has {word(value)}"
         return ""
 
+    def lacking(self, params: Mapping[str, Any]) -> str:
+        """Say which parameters a whole configuration of before the space was changed has not; "" if it has all.
+
+        >>> Space.parse({"x": "choice(1, 2)", "y": "choice(1, 2)"}, []).lacking({"x": 2})
+        'by now y would be drawn, and had one value'
+        """
+        lacks = [name for name in self.parameters if name not in params and self.applies(name, params)]
+        return f"by now {', '.join(lacks)} would be drawn, and had one value" if lacks else ""
+
     def completed(self, wanted: Mapping[str, Any], values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
         """Complete values to a configuration by the first of the `values` of each other parameter."""
         params: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from steady import grammar
 from steady.exceptions import ConfigError, StudyError
 from steady.options import AUTO
 from steady.printing import readable_name
-from steady.propose.space import Space
+from steady.propose.space import Space, word
 from steady.storage import shown
 from steady.storage.location import DATABASE, NOTE, open_study, storage_url, study_folder
 from steady.study import budget, constraints, contract, meta, select
@@ -35,6 +35,7 @@ MOST = 500  # trials of one study, the last ones: each makes every draw slower
 FIRST = 3  # of the best that are tried first
 NUMBER = -1  # of each trial: samplers take them for older than the study's own, whose numbers begin at 0
 TREES = ("space", "fixed", "config", "facts")  # what has to be known of a study
+FREE = ("constraints", "space", "warm_start")  # sections that may differ: scores can be compared all the same
 NAMED = 2  # differences that are named
 REMEDY = "hydra.sweeper.warm_start=null with 'hydra.sweeper.allow_change=[warm_start]' goes on without."
 
@@ -47,16 +48,18 @@ class PriorReader:
     study: str  # name of the one that begins, or goes on
     storage: str  # URL of that
     space: Space
+    now: Contract  # of that study; its facts may not be known yet
     bounds: tuple[constraints.Constraint, ...] = ()
+    groups: Mapping[str, Any] = field(default_factory=dict)  # the option of each in that study's configuration
 
     def choose(
-        self, asked: str | Sequence[str], now: Contract, ignore: Collection[str], allowed: Sequence[str]
+        self, asked: str | Sequence[str], facts: dict[str, Any], ignore: Collection[str], allowed: Sequence[str]
     ) -> list[dict[str, Any]]:
         """Choose the trials that the new study learns from; returns what it notes of each other study.
 
         Args:
             asked: names of studies, or `auto` for all that fit; why another does not is logged.
-            now: contract of the new study; facts are compared if it has any.
+            facts: of the preflight of the new study; compared if there are any.
             ignore: keys of the configuration that may differ.
             allowed: names of other differences that are accepted, see `Change.accepted`.
 
@@ -68,14 +71,17 @@ class PriorReader:
             try:
                 with _damage_told():
                     study, before = self._open(name)
-                    told = _differences(before, now, self.space, ignore, allowed)
-                    numbers = [trial.number for trial, _ in self._fitting(study, before)][-MOST:]
+                    told = _differences(before, replace(self.now, facts=facts), self.space, ignore, allowed)
+                    since = int(meta.get(study, meta.CHANGED_AT, 0))
+                    numbers = [old.number for old, _ in self._fitting(study, before) if old.number >= since][-MOST:]
                 if told:
                     more = f" (and {len(told) - NAMED} more)" if len(told) > NAMED else ""
                     words = "; ".join(map(readable_name, told[:NAMED]))
                     raise StudyError(f"its trials ran otherwise (there → here): {words}{more}")
                 if not numbers:
-                    raise StudyError("it has no finished trial with a configuration of this space")
+                    bounded = f" that noted {', '.join(one.name for one in self.bounds)}" if self.bounds else ""
+                    changed = f" since its settings changed at trial {since}" if since else ""
+                    raise StudyError(f"it has no finished trial with a configuration of this space{bounded}{changed}")
             except (ConfigError, StudyError) as error:
                 if asked != AUTO:
                     raise StudyError(f"warm_start cannot take the study {name}: {error}") from error
@@ -136,8 +142,10 @@ class PriorReader:
                 continue
             if (params := self._translated(trial, before)) is None:
                 continue
-            excesses = {name: excess for name, excess in trial.constraints.items() if name not in own}
-            excesses |= constraints.excesses(self.bounds, constraints.noted(trial), finished=False)
+            bounded = constraints.excesses(self.bounds, constraints.noted(trial), finished=False)
+            if finished and len(bounded) < len(self.bounds):
+                continue  # GP takes only finished trials that have all constraints
+            excesses = {name: excess for name, excess in trial.constraints.items() if name not in own} | bounded
             untrained = (
                 not finished
                 and not trial.intermediate_values
@@ -163,12 +171,24 @@ class PriorReader:
         What was not searched had the value that the study's contract has. What is not searched here is left out.
         """
         drawn = {grammar.bare(name): value for name, value in trial.params.items()}
+        if self._stand_otherwise(drawn):
+            return None
         found = {}
         for name in self.space.parameters:
             key = grammar.bare(name)
             with suppress(ValueError, KeyError):  # it is missed only if its condition holds
-                found[name] = self.space.accepted(name, drawn[key] if key in drawn else _unsearched(before, key))
+                found[name] = self.space.accepted(name, drawn[key] if key in drawn else _unsearched(before, key, {}))
         return self.space.whole(found)
+
+    def _stand_otherwise(self, drawn: Mapping[str, Any]) -> bool:
+        """Tell whether a key that is not searched here has another value than was drawn; not if it is not known."""
+        for key in drawn.keys() - set(map(grammar.bare, self.space.parameters)):
+            with suppress(ValueError, KeyError):
+                stands = _unsearched(self.now, key, self.groups)
+                hangs = isinstance(stands, str) and "${" in stands  # on what is searched
+                if not hangs and word(grammar.decode(drawn[key])) != word(stands):
+                    return True
+        return False
 
 
 def best(prior: Sequence[FrozenTrial], directions: Sequence[Any], most: int = FIRST) -> list[dict[str, Any]]:
@@ -183,12 +203,14 @@ def best(prior: Sequence[FrozenTrial], directions: Sequence[Any], most: int = FI
     return [prior[number].params for number in select.candidates(study, most)]
 
 
-def _unsearched(before: Contract, key: str) -> Any:
-    """Get the value of a key that a study did not search; KeyError if that is not known."""
-    fixed = {grammar.bare(one): text for one, text in before.fixed.items()}
+def _unsearched(frozen: Contract, key: str, groups: Mapping[str, Any]) -> Any:
+    """Get the value of a key that a study does not search, or the option of a group; KeyError if it is not known."""
+    fixed = {grammar.bare(one): text for one, text in frozen.fixed.items()}
     if key in fixed:
         return grammar.decode(grammar.encode(grammar.parsed(str(fixed[key]))))
-    node: Any = before.config
+    if key in groups:
+        return groups[key]
+    node: Any = frozen.config
     for part in key.split("."):
         if not isinstance(node, Mapping):
             raise KeyError(key)
@@ -206,7 +228,7 @@ def _differences(
         place = contract.path_of(change.key)
         # A group that is no key of the configuration shows there in what it sets.
         shows = change.section == "fixed" and "." not in place
-        free = change.section in ("constraints", "space", "warm_start") or (change.section == "facts" and not now.facts)
+        free = change.section in FREE or (change.section == "facts" and not now.facts)
         if change.section == "config":
             free = contract.is_within(place, [*searched, *ignore])
         elif change.section == "fixed":  # within a searched group, all its options were measured with it

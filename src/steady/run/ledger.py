@@ -421,7 +421,8 @@ class Ledger:
             )
         reported = meta.get(trial, meta.RUNGS, {})
         steps = self.promotion.pausing if self.promotion else ()
-        if steps and reported and not any(str(step) in reported for step in steps) and not self.abort:
+        begun_here = not meta.get(trial, meta.ATTEMPT)  # else it may have passed them when the rungs were others
+        if steps and reported and begun_here and not any(str(step) in reported for step in steps) and not self.abort:
             self.abort = StudyError(
                 f"hydra.sweeper.promotion has rungs at the steps {', '.join(map(str, steps))}, but trial "
                 f"{trial.number} reported at the steps {shortened(', '.join(reported))} only. Let the rungs be steps "

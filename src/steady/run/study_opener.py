@@ -21,7 +21,8 @@ from steady.exceptions import NoStorageError, StorageError, StudyError
 from steady.options import AUTO, SweepOptions, check_time, naming
 from steady.printing import say
 from steady.propose.promotion import share_left
-from steady.propose.warm_start import PriorReader, best
+from steady.propose.sampling import Proposer, Samplers
+from steady.propose.warm_start import FREE, PriorReader, best
 from steady.run.job_factory import JobFactory
 from steady.storage import find_study, open_storage, shown
 from steady.storage.location import remember
@@ -113,7 +114,9 @@ class StudyOpener:
         trials = study.get_trials(deepcopy=False)
         unfinished = [trial for trial in trials if not trial.state.is_finished()]
         promotion = self.options.promotion
-        check_time(self.options, min((share_left(one, promotion) for one in unfinished if promotion), default=1.0))
+        over = self.options.confirm is not None and meta.get(study, meta.OUT_OF_TIME) == len(trials)
+        if not (over or self.is_whole(study)):  # else the time may be for the confirmation
+            check_time(self.options, min((share_left(one, promotion) for one in unfinished if promotion), default=1.0))
         if occupied and not trials:
             raise StudyError(self._refusal(occupied))
         before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
@@ -153,6 +156,15 @@ class StudyOpener:
             return list(self.options.enqueue)
         own = self.first()
         return [*self.best_prior(study)[: max(0, self.options.n_trials - len(own))], *own]
+
+    def is_whole(self, study: optuna.Study) -> bool:
+        """Tell whether all trials that there are to be have ended: `n_trials`, or all that a finite space has."""
+        if budget.is_complete(study, self.options.n_trials):
+            return True
+        trials = study.get_trials(deepcopy=False)
+        samplers = Samplers(self.options.sampler, 0, self.space)
+        proposer = Proposer(study, self.space, samplers, self.options.duplicates, self.config)
+        return all(trial.state.is_finished() for trial in trials) and proposer.is_exhausted(trials)
 
     def open(self, hurry: Callable[[], bool] = lambda: False) -> optuna.Study:
         """Open the study, or create it; one with another contract is a StudyError.
@@ -311,9 +323,11 @@ class StudyOpener:
 
     @cached_property
     def _others(self) -> PriorReader:
+        options, groups = self.options, OmegaConf.select(self.config, "hydra.runtime.choices") or {}
         return PriorReader(
-            self.options.record.parent, self.options.study, self.options.storage, self.space, self.options.constraints
-        )
+            options.record.parent, options.study, options.storage, self.space, self._contract({}), options.constraints,
+            dict(groups),
+        )  # fmt: skip
 
     def prior(self, study: optuna.Study) -> list[FrozenTrial]:
         """Read the trials of other studies that a study's sampler learns from: noted, or of a new one those to choose.
@@ -332,8 +346,7 @@ class StudyOpener:
             return []
         # The name of the study and the seed differ between studies that are alike.
         ignore = (*self.options.contract_ignore, self.naming, "seed")
-        allowed = self.options.allow_change
-        return self._others.choose(self.options.warm_start, self._contract(facts), ignore, allowed)
+        return self._others.choose(self.options.warm_start, facts, ignore, self.options.allow_change)
 
     def _note_prior(self, study: optuna.Study, facts: dict[str, Any], anew: bool) -> None:
         if not anew:
@@ -343,6 +356,15 @@ class StudyOpener:
         if self.options.warm_start is not None:
             learned = ", ".join(f"{note['trials']} trials of {note['study']}" for note in notes)
             say(f"Warm start: the sampler begins with {learned or 'nothing, for no study beside it ran alike'}.")
+
+    @staticmethod
+    def _note_changes(study: optuna.Study, changes: list[Change]) -> None:
+        """Tell what was accepted, and note how many trials were there before it if scores depend on it."""
+        for change in changes:
+            log.info("Accepted: %s", change)
+        if any(change.section not in FREE for change in changes):
+            study.set_user_attr(meta.CHANGED_AT, len(study.get_trials(deepcopy=False)))
+            study.set_user_attr(meta.CHANGES, meta.get(study, meta.CHANGES, 0) + 1)
 
     def _note_promotion(self, study: optuna.Study) -> None:
         now, before = self.options.promotion and asdict(self.options.promotion), meta.get(study, meta.PROMOTION)
@@ -364,14 +386,13 @@ class StudyOpener:
         facts = dict((before or {}).get("facts") or {})
         changed = changes or meta.get(study, meta.GIVEN, given) != given
         mended = fruitless and bool(changed or budget.FAILURES in self.options.allow_change)
-        if self.options.preflight and (mended or not budget.is_complete(study, self.options.n_trials)):
+        if self.options.preflight and (mended or not self.is_whole(study)):
             # A trial that has finished has shown what the examples would.
             facts = self.jobs.preflight(thorough=not has_finished(study))
             if before is not None:
                 changes = self._compare(study, fruitless, facts)
                 mended |= fruitless and bool(changes)
-        for change in changes:
-            log.info("Accepted: %s", change)
+        self._note_changes(study, changes)
         if allowed := {*meta.get(study, meta.ALLOWED, ()), *self.options.allow_change}:
             study.set_user_attr(meta.ALLOWED, sorted(allowed))
         if mended:

@@ -235,7 +235,7 @@ def check(
     frozen, current = ({section: _flat(getattr(one, section)) for section in TREES} for one in (before, now))
     shown = _folded(changes, frozen, current, allowed)
     lines = "\n".join(f"  {change}{remark}" for change, remark in shown)
-    missing = sorted({change.key for change, remark in shown if not remark})
+    missing = sorted({change.key or change.section for change, remark in shown if not remark})
     fresh, moved = f"{naming}=NEWNAME", ""
     if any(change.section == "config" and None in (change.before, change.after) for change in changes):
         moved = (

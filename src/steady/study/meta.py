@@ -46,6 +46,8 @@ COMMAND = "command"  # the line that ran it last, as a shell takes it
 NEXT_STEP = "next_step"  # `hydra.sweeper.next_step`
 OBJECTIVE = "objective"  # names of the objectives
 PRIOR = "prior"  # which trials of other studies the sampler learns from, see `steady.propose.warm_start`
+CHANGED_AT = "changed_at"  # number of its trials when a change was last accepted on which scores depend
+CHANGES = "changes"  # how many of those there were; of a confirmation run, when it began
 SPELLING = "spelling"  # "exact" if strings are told from other values; older studies lack it
 
 

@@ -1,7 +1,8 @@
 """Results of a study: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
 
-All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment, also
-one that several controllers drive.
+All are made from the study, atomically: after each trial of a small study, in at most 0.5 % of the time of a large one
+(`steady.run.scheduler`), and always at the end. So a running sweep can be read at any moment, also one that several
+controllers drive.
 """
 
 import csv

@@ -1,6 +1,7 @@
 """Serve Optuna's dashboard on a study, also while it runs, with the pictures of its trials: `make dashboard`.
 
-Writes nothing: the note on the study's page is made whenever the page asks for it, until a person writes one.
+Writes nothing but, with `--storage`, where the study is kept. The note on the study's page is made whenever the page
+asks for it, until a person writes one.
 """
 
 from steady.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line

@@ -110,10 +110,10 @@ class ProgressReporter:
         """Leave the terminal as it was."""
         self.display.close()
 
-    def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
-        """From now on, show the runs of the confirmation."""
+    def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]], total: int) -> None:
+        """From now on, show the runs of the confirmation: those of a plan, and earlier ones, `total` in all."""
         self._watch(runs, TrialView(runs))
-        self.total = len(plan)
+        self.total = total
         numbers = sorted({one[meta.CONFIRMS] for one in plan})
         seeds = len({one[meta.SEED] for one in plan})
         self.event(f"confirming {printing.trials(numbers)} under {seeds} other seeds each")

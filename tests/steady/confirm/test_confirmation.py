@@ -74,6 +74,17 @@ class TestReport:
         with pytest.raises(StudyError, match="finite"):
             self.done([(1, 2, (math.nan, 0.0))])
 
+    def test_seeds_that_only_some_have_do_not_count(self) -> None:
+        hard = [(0, 1, [40.0]), (0, 2, [60.0]), (1, 1, [45.0])]  # seed 2 is hard for all
+        found = compare(study([4.0], [5.0]), hard, ["fid"], ["minimize"])
+        assert found.winner.trial == 0
+        assert found.sentence() == (
+            "Confirmed: trial 0, fid 40 over 1 of 2 other seeds; it is not significantly different from trial 1."
+        )
+        apart = compare(study([4.0], [5.0]), [(0, 1, [4.0]), (1, 2, [3.0])], ["fid"], ["minimize"])
+        assert apart.winner.trial == 1
+        assert apart.shared_seeds == [1, 2]
+
     def test_all_that_stand_before_a_confirmed_one_were_considered(self) -> None:
         made = study([4.0], [1.0], [2.0], [3.0])
         found = compare(made, [(1, 1, [9.0]), (3, 1, [8.0])], [], ["minimize"])  # both runs of trial 2 crashed

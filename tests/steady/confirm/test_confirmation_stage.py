@@ -15,11 +15,13 @@ from tests.steady.scripted import Script
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
+from steady.confirm import confirmation
 from steady.confirm.confirmation_stage import ConfirmationStage, TypicalSeconds, _Planned
-from steady.exceptions import StudyError
+from steady.exceptions import ConfigError, StudyError
 from steady.propose.sampling import UnfitTrial
 from steady.propose.space import Space
 from steady.run.job_factory import JobFactory
+from steady.run.scheduler import Scheduler
 from steady.study import meta
 from steady.sweep import Sweep
 
@@ -96,6 +98,36 @@ def test_the_best_of_before_the_space_was_changed_are_not_confirmed_as_what_they
     assert stage.unfit.keys() == {0, 1}
 
 
+def test_trials_that_had_one_value_of_what_is_drawn_by_now_are_not_confirmed_with_another(make: Make) -> None:
+    space = Space.parse({"x": "interval(0.0, 1.0)", "width": "choice(wide, narrow)"}, [])
+    jobs = dataclasses.replace(make(n_trials=1, confirm={"top": 2, "seeds": 1}).jobs, space=space)
+    study = optuna.create_study()
+    tried: list[dict[str, Any]] = [{"x": 0.5}, {"x": 0.25, "width": "wide"}]  # the first was begun with width=narrow
+    for value, params in enumerate(tried):
+        distributions = {name: space.parameters[name] for name in params}
+        study.add_trial(create_trial(value=float(value), params=params, distributions=distributions))
+    stage = ConfirmationStage(study, jobs)
+    assert [one[meta.CONFIRMS] for one in stage.plan] == [1]
+    assert stage.unfit == {0: "by now width would be drawn, and had one value"}
+
+
+def test_what_was_confirmed_before_a_change_is_confirmed_again(make: Make) -> None:
+    sweep = make(n_trials=1, confirm={"top": 1, "seeds": 2})
+    sweep.run()
+    study = optuna.load_study(study_name="cats", storage="sqlite:///sweeps/cats/study.db")
+    assert ConfirmationStage(study, sweep.jobs).complete
+    for changes in (1, 2):
+        study.set_user_attr(meta.CHANGES, changes)
+        assert not ConfirmationStage(study, sweep.jobs).complete
+        make(n_trials=1, confirm={"top": 1, "seeds": 2}).run()
+        assert ConfirmationStage(study, sweep.jobs).complete
+    runs = optuna.load_study(study_name="cats.confirm", storage=study._storage).trials
+    assert [meta.get(run, meta.CHANGES) for run in runs] == [None, None, 1, 1, 2, 2]
+    assert confirmation.folders(study) == {0: {1: "confirm/4", 2: "confirm/5"}}
+    with pytest.raises(UnfitTrial, match="accepted since it began"):
+        _Planned(study, ConfirmationStage(study, sweep.jobs).plan, lambda number: "").complete(runs[0])
+
+
 def test_of_what_was_begun_before_the_space_was_changed_runs_of_trials_that_do_not_fit_fail_alone() -> None:
     runs = optuna.create_study()
     for number in (3, 4):
@@ -118,11 +150,53 @@ def test_a_space_that_is_used_up_is_confirmed_and_its_time_is_not_said_to_be_ove
     assert json.loads(Path("sweeps/small/confirmation.json").read_text())["candidates"][0]["seeds"] == 2
 
 
+def test_a_space_that_is_used_up_as_its_time_ends_has_ended(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Scheduler, "is_out_of_time", lambda loop: len(loop.ledger.known.trials) >= 2)
+    jobs = make(n_trials=9, study_name="small", timeout=1000.0).jobs
+    Sweep(dataclasses.replace(jobs, space=Space.parse({"x": "choice(0.1, 0.2)"}, []))).run()
+    assert "Its time is over" not in capsys.readouterr().out
+    study = optuna.load_study(study_name="small", storage="sqlite:///sweeps/small/study.db")
+    assert meta.get(study, meta.OUT_OF_TIME) is None
+
+
+def test_runs_of_the_confirmation_wait_for_a_server_as_long_as_trials_do(make: Make) -> None:
+    make(n_trials=1, storage_patience=77, confirm={"top": 1, "seeds": 1}).run()
+    runs = optuna.load_study(study_name="cats.confirm", storage="sqlite:///sweeps/cats/study.db")
+    assert len(runs.trials) == 1
+    assert runs.user_attrs[meta.PATIENCE] == 77
+
+
 def test_a_time_that_is_over_before_the_first_trial_is_told(make: Make) -> None:
     sweep = make(n_trials=2, timeout=100.0)
     sweep.started -= 200
     with pytest.raises(StudyError, match=r"No trial finished: the time was over .*timeout=100 seconds"):
         sweep.run()
+
+
+def test_trials_that_are_only_paused_may_satisfy_the_constraints(make: Make) -> None:
+    sweep = make(constraints={"size": "<= 0.5"})
+    study = optuna.create_study()
+    study.set_user_attr(meta.CONTRACT, {"constraints": {"size": "<= 0.5"}})
+    study.add_trial(create_trial(state=TrialState.PRUNED, constraints={"size": 1.0}))
+    with pytest.raises(StudyError, match=r"No trial satisfies size <= 0\.5\. The nearest is trial 0"):
+        sweep._require_finished(study)
+    paused = {meta.ATTEMPT: 0, meta.PAUSED: {"rung": 3, "attempt": 0}}
+    study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=paused))
+    with pytest.raises(StudyError, match=r"that satisfies size <= 0\.5 has come to its end yet.* 1 trial is paused"):
+        sweep._require_finished(study)
+
+
+def test_a_search_that_has_ended_leaves_all_its_time_to_another_confirmation(make: Make) -> None:
+    long = {"trial_minutes": 10, "timeout": 1800.0, "study_name": "cats"}
+    with pytest.raises(ConfigError, match="leaves no time for a search"):
+        make(n_trials=2, confirm={"top": 3, "seeds": 3}, **long).opener.check({})
+    make(n_trials=2, **long).run()
+    sweep = make(n_trials=2, confirm={"top": 2, "seeds": 3}, **long)
+    sweep.opener.check({})
+    sweep.run()
+    assert len(json.loads(Path("sweeps/cats/confirmation.json").read_text())["candidates"]) == 2
 
 
 def test_what_the_search_has_used_of_the_time_the_confirmation_has_not(make: Make) -> None:

@@ -78,10 +78,12 @@ def test_a_finite_space_is_tried_whole_and_once(
     size = proposer.space.size()
     assert size is not None
     for _ in range(size):
+        assert not proposer.is_exhausted(study.trials)
         trial = proposer.propose().commit()
         if not together:
             study.tell(trial.number, 0.0)
     assert len(set(keys(proposer.space, study.trials))) == size
+    assert proposer.is_exhausted(study.trials)
     with pytest.raises(SpaceExhausted, match=f"All {size} configurations"):
         proposer.propose()
     assert proposer.preview(2) == []

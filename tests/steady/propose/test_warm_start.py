@@ -1,19 +1,27 @@
 """Which trials of other studies a sampler is shown, as what, and when a study is refused."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from hydra.types import HydraContext
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from tests.steady.left import load
 
+from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+from steady import options
 from steady.exceptions import StudyError
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
 from steady.propose.warm_start import MOST, NUMBER, PriorReader, _as_ranges, _from_ranges, best
+from steady.run.job_factory import JobFactory
+from steady.run.study_opener import StudyOpener
 from steady.storage import open_storage
 from steady.study import meta
 from steady.study.constraints import parse_all
@@ -53,14 +61,18 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return made
 
 
-def reader(params: dict[str, str] = PARAMS, arguments: list[str] | None = None, bounds: Any = None) -> PriorReader:
+def reader(
+    params: dict[str, str] = PARAMS, arguments: list[str] | None = None, bounds: Any = None, groups: Any = None
+) -> PriorReader:
     space = Space.parse(params, arguments or [])
-    return PriorReader(Path("sweeps"), "new", "sqlite:///sweeps/new/study.db", space, parse_all(bounds or {}))
+    url, limits = "sqlite:///sweeps/new/study.db", parse_all(bounds or {})
+    return PriorReader(Path("sweeps"), "new", url, space, now(), limits, groups or {})
 
 
 def shown(made: PriorReader, asked: Any = "auto", contract: Contract | None = None, **keys: Any) -> list[FrozenTrial]:
+    made = dataclasses.replace(made, now=contract or now())
     found = {"ignore": ["name", "seed"], "allowed": []} | keys
-    return made.read(made.choose(asked, contract or now(), **found))
+    return made.read(made.choose(asked, made.now.facts, **found))
 
 
 def test_finished_and_pruned_trials_are_shown_as_this_space_has_them_and_marked(make: Make) -> None:
@@ -94,6 +106,66 @@ def test_what_was_not_searched_has_the_value_that_it_had_and_what_is_not_searche
     ]
     unknown = {"x": "interval(-1.0, 1.0)", "other": "choice(1, 2)"}
     assert shown(reader(unknown), contract=now(unknown)) == []
+
+
+SIZES = ("choice(64, 128)", 64, 128)
+NETS = ("choice(vae, dcgan)", "vae", "dcgan")
+
+
+@pytest.mark.parametrize(
+    ("searched", "stands", "other", "changes", "groups"),
+    [
+        (*SIZES, {"fixed": {"+some.key": "64"}}, {}),
+        (*SIZES, {"config": {**CONFIG, "some": {"key": 64}}}, {}),
+        ("choice([64,64], [128])", "[64,64]", "[128]", {"config": {**CONFIG, "some": {"key": [64, 64]}}}, {}),
+        ("choice('1', 1)", "1", 1, {"config": {**CONFIG, "some": {"key": "1"}}}, {}),
+        (*NETS, {"config": {**CONFIG, "some": {"key": {"depth": 3}}}}, {"some.key": "vae"}),
+        (*NETS, {"fixed": {"some.key": "vae"}}, {"some.key": "dcgan"}),
+    ],
+)
+def test_a_trial_with_another_value_than_stands_where_nothing_is_searched_is_left_out(
+    make: Make, searched: str, stands: Any, other: Any, changes: dict[str, Any], groups: dict[str, str]
+) -> None:
+    space = Space.parse({**PARAMS, "some.key": searched}, []).describe()
+    trials = [({"x": 0.5, "y": "a", "some.key": value}, 1) for value in (stands, other)]
+    make("old", *trials, kept=Contract(**{**vars(OLD), "space": space}), **{"some.key": searched})
+    found = shown(reader(groups=groups), contract=now(**changes))
+    assert [(trial.user_attrs[meta.PRIOR_OF], trial.params) for trial in found] == [("old/0", {"x": 0.5, "y": "a"})]
+
+
+def test_what_stands_is_read_of_the_configuration_and_its_groups(app: tuple[HydraContext, DictConfig]) -> None:
+    context, config = app
+    made = options.read({**vars(SteadySweeperConf()), "sampler": None, "study_name": "new"}, "app", "out")
+    space = Space.parse({"x": PARAMS["x"]}, [])
+    others = StudyOpener(JobFactory(made, space, context, lambda cfg: 0.0, config))._others
+    assert others.groups["hydra/sweeper"] == "steady"
+    assert "x" not in others.now.config
+    assert others.now.config["steps"] == 4
+
+
+def test_trials_of_before_a_change_of_settings_are_not_chosen(make: Make) -> None:
+    study = make("old", *(({"x": n / 20, "y": "a"}, n) for n in range(4)))
+    notes = reader().choose("auto", OLD.facts, ["name", "seed"], [])
+    study.set_user_attr(meta.CHANGED_AT, 3)
+    assert [trial.value for trial in shown(reader())] == [3.0]
+    assert len(reader().read(notes)) == 4  # chosen when they ran as this study's
+    study.set_user_attr(meta.CHANGED_AT, 4)
+    with pytest.raises(StudyError, match=r"no finished trial .* since its settings changed at trial 4"):
+        shown(reader(), ["old"])
+
+
+def test_an_accepted_change_of_settings_is_noted_and_one_of_the_space_is_not(
+    sweep: Callable[..., Any], tmp_path: Path
+) -> None:
+    wide = ("hydra.sweeper.params.x='interval(-2,2)'", "hydra.sweeper.allow_change=[x,steps]")
+    found = []
+    for n, more in enumerate(((), wide, (*wide, "steps=5"), (*wide, "steps=5")), 1):
+        done = sweep("study=old", f"hydra.sweeper.n_trials={n}", *more)
+        assert done.returncode == 0, done.stderr
+        found.append(meta.get(load(tmp_path, "old"), meta.CHANGED_AT))
+    assert found == [None, None, 2, 2]
+    new = sweep("study=new", "hydra.sweeper.n_trials=1", "hydra.sweeper.warm_start=old", "steps=5", *wide)
+    assert "Warm start: the sampler begins with 2 trials of old." in new.stdout, new.stderr
 
 
 @pytest.mark.parametrize(
@@ -132,14 +204,26 @@ def test_a_difference_can_be_accepted_by_name_but_not_another_objective(make: Ma
 def test_constraints_are_those_of_this_study(make: Make) -> None:
     noted = {"value": 1.0, "user_attrs": {meta.NOTED: {"size": 20}}, "constraints": {"size": -0.5, "memory": 0.25}}
     make("old", ({"x": 0.5, "y": "a"}, noted), kept=Contract(**{**vars(OLD), "constraints": {"size": "<= 40"}}))
-    assert shown(reader(bounds={"size": "<= 10", "speed": ">= 1"}))[0].constraints == {"memory": 0.25, "size": 1.0}
+    assert shown(reader(bounds={"size": "<= 10"}))[0].constraints == {"memory": 0.25, "size": 1.0}
     assert shown(reader())[0].constraints == {"memory": 0.25}
+
+
+def test_a_finished_trial_that_did_not_note_what_is_bounded_here_is_left_out(make: Make) -> None:
+    noted = {"value": 1.0, "user_attrs": {meta.NOTED: {"size": 5}}}
+    make("old", ({"x": 0.5, "y": "a"}, 1), ({"x": 0.2, "y": "a"}, noted))
+    found = shown(reader(bounds={"size": "<= 10"}))
+    assert [(trial.user_attrs[meta.PRIOR_OF], trial.constraints) for trial in found] == [("old/1", {"size": -0.5})]
+    both = reader(bounds={"size": "<= 10", "speed": ">= 1"})
+    assert shown(both) == []
+    with pytest.raises(StudyError, match=r"no finished trial .* that noted size, speed"):
+        shown(both, ["old"])
 
 
 def test_what_a_bound_of_the_other_study_kept_from_training_is_not_taken_for_bad(make: Make) -> None:
     kept = Contract(**{**vars(OLD), "constraints": {"size": "<= 40"}})
     stopped = {"state": TrialState.PRUNED, "user_attrs": {meta.NOTED: {"size": 60}}, "constraints": {"size": 0.5}}
-    make("old", ({"x": 0.5, "y": "a"}, 1), ({"x": 0.2, "y": "a"}, stopped), kept=kept)
+    trained = {"value": 1.0, "user_attrs": {meta.NOTED: {"size": 20}}}
+    make("old", ({"x": 0.5, "y": "a"}, trained), ({"x": 0.2, "y": "a"}, stopped), kept=kept)
     for bounds, numbers in (({"size": "<= 80"}, [0]), ({}, [0]), ({"size": "<= 50"}, [0, 1])):
         found = shown(reader(bounds=bounds))
         assert [trial.user_attrs for trial in found] == [{meta.PRIOR_OF: f"old/{number}"} for number in numbers]
@@ -169,10 +253,11 @@ def test_the_best_feasible_ones_come_first_each_once() -> None:
 
 def test_what_a_study_has_noted_is_read_again_though_the_other_has_gone_on(make: Make) -> None:
     study = make("old", ({"x": 0.5, "y": "a"}, 1))
-    notes = reader().choose("auto", now(), ["name", "seed"], [])
+    notes = reader().choose("auto", OLD.facts, ["name", "seed"], [])
     assert notes[0]["trials"] == 1
     study.add_trial(study.trials[0])
     assert len(reader().read(notes)) == 1
+    assert dataclasses.replace(reader({"x": PARAMS["x"]}), now=now(fixed={"y": "b"})).read(notes) == []
     with pytest.raises(StudyError, match="other trials under these numbers"):
         reader().read([{**notes[0], "digest": "0"}])
     with pytest.raises(StudyError, match=r"learned from trials of gone .*No study 'gone'.*allow_change=\[warm_start\]"):

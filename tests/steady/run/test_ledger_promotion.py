@@ -291,6 +291,17 @@ def test_rungs_at_which_nobody_reports_end_the_sweep() -> None:
     assert "rungs at the steps 1, 3, but trial 0 reported at the steps 5 only" in str(loop.ledger.abort)
 
 
+def test_a_trial_that_has_passed_the_rungs_of_an_earlier_start_ends_no_sweep() -> None:
+    study = optuna.create_study()
+    loop = sweep(study, 3)
+    trial = acquire(loop)
+    TrialReporter(study, 0, 0).report(5, {"loss": 0.5})  # a rung of then
+    end(loop, trial, Outcome(Kind.INTERRUPTED))
+    end(loop, acquire(loop), GOOD)
+    assert states(study) == ["COMPLETE"]
+    assert loop.ledger.abort is None
+
+
 def test_without_promotion_what_was_paused_goes_on() -> None:
     study = optuna.create_study()
     begin(study, sweep(study, 2), 0.5)

@@ -157,6 +157,12 @@ class TestCompare:
 class TestCheck:
     NOW: dict[str, Any] = {"config": {**CONFIG, "model": {"beta": 2.0, "size": 9}}}  # noqa: RUF012
 
+    def test_a_section_without_keys_is_accepted_by_its_name(self) -> None:
+        now = contract(warm_start="auto")
+        with pytest.raises(StudyError, match=r"allow_change=\[warm_start\]"):
+            check(contract(), now, [])
+        assert [str(change) for change in check(contract(), now, ["warm_start"])] == ["warm_start: null → auto"]
+
     @pytest.mark.parametrize("name", ["config", "model", "config.model"])
     def test_a_section_or_a_prefix_accepts_all_below_it(self, name: str) -> None:
         assert len(check(contract(), contract(**self.NOW), [name])) == 2

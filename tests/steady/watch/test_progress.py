@@ -84,7 +84,7 @@ def test_a_trial_that_goes_on_runs_since_it_was_started_again(tmp_path: Path) ->
 def test_the_confirmation_is_shown_in_the_searchs_place() -> None:
     made, shown = watch(optuna.create_study(study_name="cats"), {})
     runs = optuna.create_study(study_name="cats.confirm")
-    made.show_confirmation(runs, confirmation.plan([4, 2], 3, base_seed=0))
+    made.show_confirmation(runs, confirmation.plan([4, 2], 3, base_seed=0), total=6)
     made.refresh()
     state: SweepState = shown.show.call_args.args[0]
     assert (state.study, state.n_trials) == ("cats.confirm", 6)
