@@ -114,6 +114,7 @@ def test_a_bundle_goes_to_the_hub_whole_and_private(
     )
     assert (second, uploaded[0]) == ("upload_folder", "me/cats")
     assert uploaded[1] == ["generator.onnx", "metrics.json", "provenance.json"]
+    assert {"reconstructor.onnx", "judge.json", "nearest_neighbours.png"} <= set(keys.pop("delete_patterns"))
     assert keys == {"repo_type": "model", "commit_message": "catsweep: cats-3"}
     assert capsys.readouterr().out == f"Pushed {bundle} to hub:me/cats\n"
     publish.push(bundle, config(push="hub", hub_repo="me/cats", private=False))

@@ -14,7 +14,7 @@ from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
 from catsweep.export.bundle import run as export
 from catsweep.records import in_short
-from catsweep.runs import RunDir
+from catsweep.runs import Bundle, RunDir
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import has_key, resolve_mode
 from steady import printing
@@ -99,9 +99,11 @@ def _to_hub(bundle: Path, repo: str, private: bool) -> None:
     # The client raises what lies below it too: of httpx, of hf_xet, of the operating system. No root but Exception.
     try:
         url = api.create_repo(repo, private=private, repo_type="model", exist_ok=True)
+        # A file of an earlier bundle there would belong to this one, which is then refused as changed.
         api.upload_folder(
-            repo_id=repo, folder_path=bundle, repo_type="model", commit_message=f"catsweep: {bundle.name}"
-        )
+            repo_id=repo, folder_path=bundle, repo_type="model", commit_message=f"catsweep: {bundle.name}",
+            delete_patterns=[*Bundle.FILES],
+        )  # fmt: skip
     except Exception as error:
         raise ExportError(
             f"{bundle.name} was not pushed to {repo}: {in_short(error).rstrip('.')}. A network, and a token that may "

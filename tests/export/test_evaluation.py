@@ -272,6 +272,15 @@ def test_other_libraries_are_said_and_not_refused(bundle: Path, capsys: pytest.C
     assert "Not the libraries of the record: torchmetrics 0.1, now" in printed
 
 
+def test_a_bundle_without_intervals_is_to_be_exported_with_them(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(bundle, lambda metrics: metrics.pop("intervals"))
+    evaluation.run(config(seed=3))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "may land: the bundle was exported without intervals (draws=0). Export it again." in printed
+
+
 @pytest.fixture
 def run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same as the folder of a run: no network, no intervals."""
@@ -297,7 +306,7 @@ def test_a_run_must_repeat_its_record(run: Path, capsys: pytest.CaptureFixture[s
 def test_a_run_has_nothing_to_judge_other_latents_by(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation.run(config(bundle=str(run), seed=3))
     printed = capsys.readouterr().out
-    assert "Nothing says where other latents than those of seed 0 may land" in printed
+    assert "Nothing says where other latents than those of seed 0 may land: a run's folder" in " ".join(printed.split())
     assert "there was nothing to compare with" in printed
 
 

@@ -29,6 +29,14 @@ def test_names_and_origin(run) -> None:
     assert finished.origin == {"study": "dogs", "trial": 0, "selected_by": "luck"}
 
 
+def test_runs_that_confirm_trials_of_two_studies_have_two_names(run) -> None:
+    place = run.parents[1] / "a" / "confirm" / "0"
+    place.parent.mkdir(parents=True)
+    run.rename(place)
+    (place / "config.yaml").write_text("model: {}\ntrial: {study: a.confirm, number: 0}\n")
+    assert FinishedRun.read(place).name == "a-confirm-0"
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "provenance.json"])
 def test_damaged_records_are_told(run, name) -> None:
     (run / name).write_text("{")

@@ -1,5 +1,6 @@
 """What runs record, read back from the offline files of one process, which also has to be silent and alone."""
 
+import json
 import os
 import random
 import re
@@ -181,6 +182,18 @@ def test_the_machine_is_recorded_unless_switched_off(recorded: Recorded) -> None
     first, _, last = recorded.records
     assert any("proc.memory.rssMB" in row["item"] for row in first.records["stats"])
     assert "stats" not in last.records
+
+
+@pytest.mark.usefixtures("signed_out")
+def test_a_new_study_of_an_old_name_has_records_of_its_own(logger_node: Node, tmp_path: Path) -> None:
+    node: Any = OmegaConf.merge(logger_node("wandb"), {"mode": "disabled"})
+    ids = []
+    for record in ({"record": "0f"}, {"record": "0f", "earlier": [{}]}, {"record": "1e"}, {"record": None}):
+        (tmp_path / "provenance.json").write_text(json.dumps(record))
+        logger: Any
+        [logger] = build(node, tmp_path, "cats", 3)
+        ids.append(logger._wandb_init["id"])
+    assert ids == [run_id("cats/3/0f"), run_id("cats/3/0f"), run_id("cats/3/1e"), run_id("cats/3")]
 
 
 @pytest.mark.usefixtures("signed_out")

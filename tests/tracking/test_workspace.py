@@ -113,6 +113,12 @@ def test_the_workspace_shows_what_the_runs_hold(tmp_path: Path) -> None:
     assert media == ["sweep/timeline", "samples", "reconstructions"]
 
 
+def test_runs_that_were_given_a_group_are_found_by_it(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "outputs" / NAME / "0" / "config.yaml").write_text("logger: {group: night}\n")
+    found = study_record.read(study(), tmp_path / "outputs" / NAME)
+    assert workspace.runs_of(found) == 'Metric("Group") == "night"'
+
+
 def test_one_objective_needs_no_pareto_panel(tmp_path: Path) -> None:
     one = optuna.create_study(study_name="one")
     one.add_trial(create_trial(values=[1.0], params={"loss": "l1"}, distributions={"loss": SPACE["loss"]}))

@@ -120,8 +120,16 @@ def test_a_resumed_run_remembers_its_earlier_sessions(tmp_path):
         write(tmp_path, OmegaConf.create({}), {"session": session}, tmp_path)
     assert json.loads((tmp_path / "provenance.json").read_text()) == {
         "session": 3,
-        "earlier": [{"session": 1}, {"session": 2}],
+        "earlier": [{"session": 1}, {"session": 2, "record": None}],
+        "record": None,
     }
+
+
+def test_the_record_of_a_run_stays_that_of_its_first_session(tmp_path):
+    for session in "abc":
+        write(tmp_path, OmegaConf.create({}), {"record": session}, tmp_path)
+    assert json.loads((tmp_path / "provenance.json").read_text())["record"] == "a"
+    assert collect(0, tmp_path)["record"] != collect(0, tmp_path)["record"]
 
 
 def test_an_incomplete_configuration_is_not_written(tmp_path):

@@ -91,6 +91,14 @@ def test_a_finished_run_is_trained_longer(
     check(compose(f"resume={run}", *now), run)
 
 
+def test_a_run_that_its_minutes_ended_goes_on_with_more_of_them_only(compose: Compose, run: Path) -> None:
+    OmegaConf.save(compose("epochs=900", "minutes=5"), run / CONFIG, resolve=True)
+    finish(run, epochs=40, seconds=300.5)
+    with pytest.raises(ConfigError, match=r"epochs=900 minutes=5\. To train it longer.*such as minutes=10; its"):
+        check(compose(f"resume={run}", "epochs=1800", "minutes=5"), run)
+    check(compose(f"resume={run}", "epochs=1800", "minutes=6"), run)
+
+
 def test_its_record_is_kept_under_another_name_once_it_really_goes_on(run: Path) -> None:
     content = finish(run)
     continuation = Continuation(run)
@@ -235,6 +243,23 @@ def test_without_a_checkpoint_or_a_wish_nothing_is_gone_on_from(compose: Compose
 def test_a_run_that_is_beyond_its_budget_says_so(compose: Compose, run: Path) -> None:
     with pytest.raises(ConfigError, match=r"epochs=1: the run in .* is beyond that, in epoch 2\. Give epochs=2 or"):
         checkpoint_of(compose("epochs=1", f"resume={run}"), run, Net())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["epochs=2", "patience=3"], "patience: 10 → 3"),
+        (["epochs=1"], "it is in epoch 2, beyond epochs=1"),
+        (["epochs=2", "trainer=gpu"], None),
+    ],
+)
+def test_a_trial_goes_on_unless_its_study_has_accepted_another_training(
+    compose: Compose, run: Path, words: list[str], told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = checkpoint_of(compose(*words, "trial.number=7", "trial.attempt=1"), run, Net())
+    assert found == (None if told else str(run / LAST_CHECKPOINT))
+    assert (run / LAST_CHECKPOINT).exists() == (not told)
+    assert not told or f"trial 7 was begun with another configuration, so it starts afresh: {told}" in caplog.text
 
 
 def test_the_name_of_a_record_that_is_kept_is_a_name() -> None:

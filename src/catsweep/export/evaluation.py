@@ -155,10 +155,10 @@ class Outcome:
                 "Other libraries, or not the weights that were scored."
             )
         if any(row.inside is None for row in self.rows):
-            said.append(
-                f"Nothing says where other latents than those of seed {self.recorded.seed} may land: a run's folder "
-                f"has no intervals. Export it, and evaluate the bundle."
-            )
+            why = "a run's folder has no intervals. Export it, and evaluate the bundle."
+            if Bundle.is_at(self.recorded.folder):
+                why = "the bundle was exported without intervals (draws=0). Export it again."
+            said.append(f"Nothing says where other latents than those of seed {self.recorded.seed} may land: {why}")
         return said
 
     def failure(self) -> str:

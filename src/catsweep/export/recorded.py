@@ -21,6 +21,7 @@ from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen
 from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, RunDir
 from catsweep.untrusted_config import rebuild
 from steady.safe_paths import checked_name, inside
+from steady.storage import CONFIRMATION
 
 READY = Path("data/ready")  # where ready sets are, see conf/data
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
@@ -211,9 +212,13 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
-        """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
+        """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way.
+
+        Of a confirmation run they are three: `<study>-confirm-0`.
+        """
         if self.choice is None:
-            return "-".join(self.folder.resolve().parts[1:][-2:])
+            confirms = str(self.origin.get("study", "")).endswith(CONFIRMATION)
+            return "-".join(self.folder.resolve().parts[1:][-3 if confirms else -2 :])
         keys = ("study", "trial")
         return "-".join(checked_name(self.choice.get(k), f'"{k}" in {self.folder / CHOICE}', ExportError) for k in keys)
 

@@ -11,6 +11,7 @@ import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -21,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from catsweep.errors import ConfigError
+from catsweep.errors import CatsweepError, ConfigError
 from catsweep.instantiation import instantiate
+from catsweep.runs import RunDir
 from catsweep.tracking.trackio_logger import TrackioLogger
 from steady.storage import CONFIRMATION
 
@@ -90,13 +92,21 @@ def wandb_logger(
         search = called = None
     _cache_beside(save_dir)
     chosen = choices()
+    unique = f"{study}/{'sweep' if trial is None else trial}" if in_study else _relative(run_dir, Path(save_dir))
     return RunLogger(
         mode=resolve_mode(mode), fall_back=mode == "auto", save_dir=save_dir, system=system, watched=watch,
         project=project, entity=entity, group=group or search, job_type=role,
         name=name or (called if in_study or under_agent() else run_dir.name),
         tags=list(dict.fromkeys([*(chosen[group] for group in TAGGED if group in chosen), *tags])),
-        id=run_id(f"{study}/{'sweep' if trial is None else trial}" if in_study else _relative(run_dir, Path(save_dir))),
+        id=run_id("/".join([unique, *_record(run_dir)])),
     )  # fmt: skip
+
+
+def _record(run_dir: Path) -> list[str]:
+    """Read by what a run's record is told from that of an earlier run of the name, whose study was deleted since."""
+    with suppress(CatsweepError, OSError):
+        return [record] if isinstance(record := RunDir(run_dir).provenance().get("record"), str) else []
+    return []
 
 
 def _role(study: str | None, trial: int | None) -> tuple[str, str | None]:

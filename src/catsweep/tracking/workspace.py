@@ -138,11 +138,16 @@ def report(found: StudyRecord, entity: str, project: str) -> Any:
 
 
 def _place(found: StudyRecord) -> tuple[str, str | None]:
-    """Project and entity of the runs, as the configuration of one says."""
+    """Project and entity of the runs."""
+    node = _logger(found)
+    return str(node.get("project") or PROJECT), node.get("entity")
+
+
+def _logger(found: StudyRecord) -> dict[str, Any]:
+    """The logger of the runs, as the configuration of one says."""
     runs = (RunDir(trial.run) for trial in found.trials if trial.run and (trial.run / CONFIG).is_file())
     said = run.config().get("logger") if (run := next(runs, None)) else None
-    node = said if isinstance(said, dict) else {}
-    return str(node.get("project") or PROJECT), node.get("entity")
+    return said if isinstance(said, dict) else {}
 
 
 def _kept(path: Path) -> dict[str, str]:
@@ -168,7 +173,8 @@ def libraries() -> tuple[Any, Any]:
 def runs_of(found: StudyRecord) -> str:
     """W&B's filter of the runs of a study: of its trials, their confirmation, and its own."""
     # Not wandb-workspaces' own expressions, which forget to escape, and change = and < also within a text.
-    name = "".join(c if c.isascii() and c.isalnum() else f"\\U{ord(c):08x}" for c in found.name)
+    group = str(_logger(found).get("group") or found.name)  # as `loggers.wandb_logger` names it
+    name = "".join(c if c.isascii() and c.isalnum() else f"\\U{ord(c):08x}" for c in group)
     return f'Metric("Group") == "{name}"'
 
 

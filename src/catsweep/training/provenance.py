@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import re
+import secrets
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -40,9 +41,11 @@ SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
 def collect(seed: int | None, root: Path, data_digest: str | None = None) -> dict[str, Any]:
     """Collect, as plain values, everything that a result depends on and its configuration does not say.
 
-    Paths are given relative to `root`, the project's folder; `data_digest` is the ready set's.
+    Paths are given relative to `root`, the project's folder; `data_digest` is the ready set's. `record` tells the run
+    from another that had its folder before: Weights & Biases keeps the records of both.
     """
     return {
+        "record": secrets.token_hex(4),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [_redacted(_shortened(word, root)) for word in sys.argv],
         "seed": seed,
@@ -91,7 +94,7 @@ def write(run_dir: Path, cfg: DictConfig, facts: dict[str, Any], root: Path) -> 
     """Write `config.yaml` (every value resolved and plain) and `provenance.json` into a run folder, on rank 0.
 
     Paths under `root` become relative to it. When a run is resumed, the facts of its earlier sessions move to
-    `earlier`, oldest first: they may have run other code on another machine.
+    `earlier`, oldest first: they may have run other code on another machine. Its `record` stays that of the first.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     plain = _relative(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), root)
@@ -102,6 +105,7 @@ def write(run_dir: Path, cfg: DictConfig, facts: dict[str, Any], root: Path) -> 
             previous = read_json(path)
             earlier = previous.pop("earlier", [])
             facts = facts | {"earlier": [*(earlier if isinstance(earlier, list) else []), previous]}
+            facts["record"] = previous.get("record")  # None of a version that noted none
         except DataError as error:
             log.warning("%s So nothing is known of earlier sessions of this run.", error)
     write_json(path, facts, ascii_only=False)

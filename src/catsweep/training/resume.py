@@ -81,12 +81,12 @@ def check(cfg: DictConfig, folder: Path) -> None:
 def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> str | None:
     """Find the checkpoint to go on from if `cfg.resume` asks for it or the trial was begun before; else None.
 
-    A `ConfigError` if the trial was configured otherwise, or the run is beyond its budget; a `DataError` if the
-    checkpoints of a run are torn. A trial begins afresh then.
+    A `ConfigError` if the run is beyond its budget; a `DataError` if its checkpoints are torn. A trial begins afresh
+    then, and also if it was begun with another configuration, which its study has accepted since.
     """
     if not cfg.resume and not cfg.trial.attempt:
         return None
-    trial = not cfg.resume
+    trial, said = not cfg.resume, f"trial {cfg.trial.number}"
 
     def accept(found: dict[str, Any], file: Path) -> None:
         if missing := PROGRESS - found.keys():
@@ -102,11 +102,15 @@ def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> s
         raise DataError(f"resume={cfg.resume}: there is nothing to go on from. {error} {NEW_RUN}") from error
     if there is None:
         return None
-    if trial:
-        said = f"trial {cfg.trial.number}"
-        _refuse_changes(cfg, _config_of(folder, said), folder, said)
     file, done = there[0], checkpoints.epoch_of(there[1])
-    if done > cfg.epochs:
+    if trial:
+        beyond = [f"it is in epoch {done}, beyond epochs={cfg.epochs}"] if done > cfg.epochs else []
+        if changed := [*_changes(cfg, _config_of(folder, said)), *beyond]:
+            log.warning("%s was begun with another configuration, so it starts afresh: %s", said, "; ".join(changed))
+            (folder / LAST_CHECKPOINT).unlink(missing_ok=True)  # else a later attempt would take it for its own
+            (folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
+            return None
+    elif done > cfg.epochs:
         raise ConfigError(
             f"epochs={cfg.epochs}: the run in {folder} is beyond that, in epoch {done}. Give epochs={done} or more, "
             f"or start a new run without resume."
@@ -166,15 +170,19 @@ def _config_of(folder: Path, said: str) -> dict[str, Any]:
     return {str(key): value for key, value in before.items()}
 
 
-def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said: str) -> None:
-    now: Any = OmegaConf.to_container(cfg, resolve=True)
+def _changes(cfg: DictConfig, before: dict[str, Any]) -> list[str]:
+    """List what was configured otherwise, and is no matter of where and for how long a run trains."""
     if isinstance(metrics := before.get("metrics"), dict):  # scores had no names up to 0.1, and all were taken
         metrics.setdefault(
             "scores", {name: {"_target_": f"catsweep.metrics.scores.{type(score(name)).__name__}"} for name in DEFAULT}
         )
-    if changed := differences(before, now, ignore=MAY_DIFFER):
+    return differences(before, OmegaConf.to_container(cfg, resolve=True), ignore=MAY_DIFFER)
+
+
+def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said: str) -> None:
+    if changed := _changes(cfg, before):
         older = ""
-        if new := sorted(_new_keys(before.get("model"), now["model"])):
+        if new := sorted(_new_keys(before.get("model"), OmegaConf.to_container(cfg.model, resolve=True))):
             older = (
                 f" The model has settings since that this run does not know ({', '.join(new)}), so an older version of "
                 f"catsweep has begun it, which can go on with it: {folder / PROVENANCE} has its commit."
@@ -202,17 +210,19 @@ def _require_larger_budget(cfg: DictConfig, before: dict[str, Any], record: dict
     key, scale = ("samples", 1) if before.get("budget_unit") == "samples" else ("minutes", 60)
     bound = "" if before.get(key) is None else f" {key}={before[key]}"
     now = math.inf if (given := usage.limit(cfg)) is None else given
-    if (before.get("budget_unit") or "seconds") == (unit := usage.unit(cfg)):
+    larger = now > _number(record.get(unit := usage.unit(cfg)))  # else it would end before its first step
+    if (before.get("budget_unit") or "seconds") == unit:
         was = scale * _number(before[key]) if bound else math.inf
-        larger = (cfg.epochs > epochs or now > was) and cfg.epochs >= epochs and now >= was
-    else:
-        larger = now > _number(record.get(unit))
+        larger &= (cfg.epochs > epochs or now > was) and cfg.epochs >= epochs and now >= was
     if larger and cfg.epochs > done:
         return
+    more = f"epochs={max(2 * epochs, done + 1):.0f}"
+    if bound and done < epochs:  # it was this that ended it
+        more = f"{key}={2 * _number(before[key]):.12g}"
     raise ConfigError(
         f"resume={cfg.resume}: that run is finished: {done:.0f} epochs, with epochs={epochs:.0f}{bound}. To train it "
-        f"longer, give a larger budget, such as epochs={max(2 * epochs, done + 1):.0f}; its {SCORES} is then kept as "
-        f"{set_aside(Path(), record)}. Or start a new run without resume."
+        f"longer, give a larger budget, such as {more}; its {SCORES} is then kept as {set_aside(Path(), record)}. "
+        "Or start a new run without resume."
     )
 
 
