@@ -248,6 +248,13 @@ def test_each_choice_of_conf_data_is_a_data_module(root: Path, tmp_path: Path, c
         assert data.reader.folder == data.source == str(tmp_path / "cats")
 
 
+def test_drawn_cats_are_not_taken_for_the_photos_that_were_named(tmp_path: Path) -> None:
+    data = CatDataModule(DemoCats(5), 16, tmp_path, source="my_cats")
+    with pytest.raises(ConfigError, match=r"would not read data\.source=my_cats\. Add data=photos"):
+        data.prepare_data()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_run_s_seed_does_not_reach_the_drawing(root: Path) -> None:
     cfg: Any = OmegaConf.load(root / "conf" / "data" / "demo_cats.yaml")
     del cfg["defaults"]

@@ -15,6 +15,7 @@ from catsweep.data.files import GROUPS, Folder, digest, digests, reading, say_pa
 from catsweep.data.landmarks import read as read_landmarks
 from catsweep.data.sources import SUFFIXES, DemoCats, photographed
 from catsweep.data.threads import ByteSemaphore
+from catsweep.ownership import FolderKind, mark
 from catsweep.synthetic.layers import landmarks_of
 from catsweep.synthetic.renderer import draw
 
@@ -147,6 +148,18 @@ def test_their_digests_need_no_drawing_and_differ_where_the_cats_do(monkeypatch:
     assert len(set(known)) == 50
     assert known == [DemoCats(60).files.digest(name) for name in DemoCats(50).files]
     assert not set(known) & {DemoCats(50, seed=1).files.digest(name) for name in DemoCats(50).files}
+
+
+def test_what_catsweep_made_within_a_folder_is_no_photo_of_it(tmp_path: Path) -> None:
+    stage = tmp_path / "stages" / "cats" / "0.original"
+    stage.mkdir(parents=True)
+    for place in (tmp_path, stage):
+        (place / "a.jpg").write_bytes(b"a photo")
+    mark(stage, FolderKind("a stage", "root=DIR", ("*",)))
+    found = Folder(tmp_path, {".jpg"})
+    assert list(found) == ["a.jpg"]
+    assert found.passed_over() == {"stages/cats/0.original/": "made by catsweep"}
+    assert list(Folder(stage, {".jpg"})) == ["a.jpg"]  # whoever names it means it
 
 
 @pytest.mark.security

@@ -382,6 +382,14 @@ def test_what_is_prepared_already_is_refused(root: Path) -> None:
         run(cfg)
 
 
+def test_drawn_cats_are_not_taken_for_the_photos_that_were_named(root: Path, tmp_path: Path) -> None:
+    with initialize_config_dir(str(root / "conf")):
+        cfg = hydra.compose("prepare", overrides=["data.source=my_cats", f"root={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"draws its cats, and would not read data\.source=my_cats\. Add data=photos"):
+        run(cfg)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_at_a_time_in_one_folder_are_refused(configured: Callable[..., DictConfig], tmp_path: Path) -> None:
     stages = tmp_path / "data" / "stages" / "my-cats"
     stages.mkdir(parents=True)

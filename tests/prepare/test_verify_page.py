@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -94,8 +94,9 @@ def serve(zoomed: Callable[..., StageOutput], tmp_path: Path) -> Iterator[Callab
     """Serves made-up photos: 1 and 3 of four are in doubt, so that the page has the order 1, 3, 0, 2."""
     running: list[Served] = []
 
-    def serve(*args: Any, **kwargs: Any) -> Served:
-        running.append(Served(tmp_path, zoomed(*args, **kwargs)))
+    def serve(*args: Any, tolerate: Sequence[str] = (), **kwargs: Any) -> Served:
+        stage = Verify("serve", port=0, tolerate=tolerate)
+        running.append(Served(tmp_path, zoomed(*args, **kwargs), stage))
         return running[-1]
 
     yield serve
@@ -216,6 +217,20 @@ def test_done_goes_on_with_what_was_decided(serve: Callable[..., Served], open_p
     assert served.decisions(1, 3) == ["keep", ""]
     done = build(served.stage, served.root / "4.verified", served.before.folder, served.before.kept)
     assert [record.kept for record in done.records] == [True, True, True, False]
+
+
+def test_a_doubt_that_is_tolerated_leaves_nothing_out(
+    serve: Callable[..., Served], open_page: Callable[..., Page]
+) -> None:
+    served = serve([("near-duplicate: of 2.jpg",), ("no face: none",), (), ()], tolerate=["near-duplicate"])
+    page = open_page(served)
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press("Enter")
+    expect(page.locator("#summary")).to_have_text("3 of 4 images go on. 1 in doubt is undecided and will be left out.")
+    page.keyboard.press("Enter")
+    served.thread.join(BOUND)
+    done = build(served.stage, served.root / "4.verified", served.before.folder, served.before.kept)
+    assert [record.kept for record in done.records] == [True, False, True, True]
 
 
 def test_a_server_that_is_told_to_stop_is_asked_nothing_more(

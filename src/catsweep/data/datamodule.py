@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catsweep.data import operations as ops
-from catsweep.data.ready import MANIFEST, TRAIN, VAL, ReadySet, Source, open_or_build
+from catsweep.data.ready import MANIFEST, TRAIN, VAL, ReadySet, Source, open_or_build, refuse_unread
 from catsweep.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -188,6 +188,7 @@ class CatDataModule(pl.LightningDataModule):
 
     def _open(self) -> ReadySet:
         assert self.reader is not None
+        refuse_unread(self.source, self.reader)
         return open_or_build(self.reader, self.size, self.root, self.val_fraction)
 
     def prepare_data(self) -> None:

@@ -19,6 +19,7 @@ from typing import Protocol
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes, read_start
 from catsweep.data.threads import ByteSemaphore, in_order
 from catsweep.errors import DataError
+from catsweep.ownership import MARKER
 from steady.printing import escaped, readable_name
 
 # Modules of this folder that decide what comes of a file.
@@ -133,7 +134,10 @@ def say_passed_over(passed_over: Mapping[str, str]) -> str:
 
 
 class Folder(Files):
-    """Files of a folder and its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over."""
+    """Files of a folder and its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over.
+
+    So are sub-folders that catsweep made, such as stages: their images are photos of the folder once more.
+    """
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         self.path, self.suffixes = path, suffixes
@@ -156,6 +160,11 @@ class Folder(Files):
             unseen = {name for name in folders if hidden((name,))}
             folders[:] = sorted(set(folders) - unseen)
             links = {name for name in folders if Path(parent, name).is_symlink()}  # not followed, but accounted for
+            ours = {
+                name for name in folders if name not in links and os.path.isfile(os.path.join(parent, name, MARKER))
+            }
+            folders[:] = [name for name in folders if name not in ours]
+            yield from ((f"{place / name}/", "made by catsweep") for name in sorted(ours))
             for name in sorted([*names, *links, *unseen]):
                 if (out := hidden((name, "") if name in unseen else (name,))) is not None:
                     yield str(place / name) + "/" * (name in unseen), out[1]

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
 REBUILD = "Delete that folder; the next run builds it again."
 TRAIN, VAL = "train", "val"
+DRAWN = "demo_cats"  # the source without photos
 _PIXELS = "pixels.raw"
 READY_SET = FolderKind(
     "a ready set",
@@ -390,6 +391,15 @@ def no_photos_message(source: Source, refused: Counter[str], passed_over: Mappin
     found = f"{refused.total():,} found, all left out: {_counted(refused)}" if refused else "none found"
     found += f"; {say_passed_over(passed_over)}" if passed_over else ""
     return f"Expected {source}, but no usable photo is there: {found}. Give another folder by data.source=DIR."
+
+
+def refuse_unread(source: str | None, reader: Source | None) -> None:
+    """Refuse photos that nothing would read: drawn cats would be taken for them. A ConfigError."""
+    if source is not None and reader is not None and reader.name == DRAWN:
+        raise ConfigError(
+            f"data={DRAWN} draws its cats, and would not read data.source={source}. Add data=photos for a folder of "
+            "photos, or data=ready for a set that is prepared."
+        )
 
 
 def split(groups: Sequence[str], val_fraction: float) -> list[str]:

@@ -16,7 +16,16 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
-from catsweep.data.ready import IMAGES, ReadySet, Row, format_points, no_photos_message, open_or_fill, write_metadata
+from catsweep.data.ready import (
+    IMAGES,
+    ReadySet,
+    Row,
+    format_points,
+    no_photos_message,
+    open_or_fill,
+    refuse_unread,
+    write_metadata,
+)
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.prepare import exporters, manifest, preparation_report
@@ -52,6 +61,7 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
+    refuse_unread(cfg.data.source, reader)
     name = checked_name(slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
     checked_name(str(cfg.size), "size")
     root = Path(cfg.root) / "stages" / name

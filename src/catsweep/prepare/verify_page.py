@@ -47,6 +47,8 @@ class Page:
     photos: Sequence[Record]  # to decide about, in the order of the page
     folder: Path  # of their files
     originals: Mapping[str, Path] = field(default_factory=dict)  # files of the source photos, by the photos' ids
+    # Which doubts leave out a photo about which nobody has decided.
+    serious: Callable[[Record], Sequence[str]] = lambda record: record.doubts
     token: str = field(default_factory=secrets.token_urlsafe)  # required for decisions
     changes: list[tuple[int, str]] = field(default_factory=list)  # place in `photos`, decision; tabs catch up by it
     end: Callable[[], None] = lambda: None  # called when the person is done
@@ -86,6 +88,7 @@ class Page:
             {
                 "source": _legible(photo.source),
                 "doubts": [_legible(doubt) for doubt in photo.doubts],
+                "open": bool(self.serious(photo)),
                 "decision": self.decisions.of(photo.sha256),
                 "digest": photo.digest[:16],
                 "original": photo.sha256[:16] if photo.id in self.originals else "",

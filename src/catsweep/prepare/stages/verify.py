@@ -186,7 +186,7 @@ class Verify(Stage):
 
         originals = StageOutput.read(root / ORIGINALS)
         files = {record.id: originals.folder / record.file for record in originals.kept} if originals else {}
-        serve(Page(decisions, photos, before.folder, files), self.port)
+        serve(Page(decisions, photos, before.folder, files, self._serious), self.port)
 
 
 def _read(path: Path) -> Table:
