@@ -2,10 +2,13 @@
 
 from tests import environment  # isort: skip  # noqa: F401  # they are read when others are imported
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import hydra
 import optuna
@@ -99,13 +102,47 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of the suite."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def graphs(suite: Path) -> Path:
     """Where the extractor's exported graph is kept, for all processes of the suite: an export takes ten seconds.
 
     And the features of real images, which are found by what they are of.
     """
-    own = tmp_path_factory.getbasetemp()
-    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+    return suite / "graphs"
+
+
+@pytest.fixture(scope="session")
+def sessions() -> dict[tuple[object, ...], Any]:
+    """The sessions of ONNX Runtime that `quick_scorers` have opened."""
+    return {}
+
+
+@pytest.fixture
+def quick_scorers(sessions: dict[tuple[object, ...], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scorers open one session between them, and check themselves on two images: for tests that build many.
+
+    Both are tested in `tests/metrics`.
+    """
+    from catsweep.metrics import scorer  # here, for most tests do without what it imports
+    from catsweep.metrics.extractors import Extractor
+
+    open_session = Extractor._open_session
+
+    def shared(extractor: Extractor) -> Any:
+        threads = extractor.threads or torch.get_num_threads()
+        key = (extractor.weights_sha256, extractor.size, threads, extractor.cache_root)
+        if key not in sessions:
+            sessions[key] = open_session(extractor)
+        return sessions[key]
+
+    monkeypatch.setattr(Extractor, "_open_session", shared)
+    monkeypatch.setattr(scorer, "SELF_CHECK_IMAGES", 2)
 
 
 @pytest.fixture(scope="session")
@@ -116,12 +153,13 @@ def compose(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Callable[
         "data.reader.n=96", "data.size=32", f"data.root={cache / 'ready'}", "data.batch_size=16",
         "depth=shallow", "width.channels=4", "model.latent_size=8",
         f"metrics.cache_root={graphs}",
-        "metrics.samples=48", "metrics.rung_samples=32", "metrics/judge=none",
+        "metrics.samples=16", "metrics.rung_samples=8", "metrics/judge=none",
         "epochs=2", "eval_every=1", "logger=none", "trainer.threads=1", "trainer.precision=32-true",
     ]  # fmt: skip
 
+    @lru_cache(maxsize=64)
     def composed(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf")):
             return hydra.compose("train", overrides=[*tiny, *overrides])
 
-    return composed
+    return lambda *overrides: copy.deepcopy(composed(*overrides))

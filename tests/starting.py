@@ -23,11 +23,16 @@ class Warm:
         imports: the modules that it has imported.
         environment: of it and all that it starts.
         umask: likewise; as here if it is -1.
+        share: whether all sweeps take their trials from one fork server. None of them may then be killed: one that
+            asks for a process at that moment takes the server with it.
     """
 
-    def __init__(self, imports: Sequence[str], environment: Mapping[str, str], umask: int = -1) -> None:
+    def __init__(
+        self, imports: Sequence[str], environment: Mapping[str, str], umask: int = -1, share: bool = False
+    ) -> None:
+        words = ["--share-fork-server"] * share
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm.py")), *imports],
+            [sys.executable, str(Path(__file__).with_name("warm.py")), *words, *imports],
             env={**environment, "PYTHONPATH": str(Path(__file__).parents[1] / "src")},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, umask=umask,
         )  # fmt: skip

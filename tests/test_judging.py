@@ -27,7 +27,7 @@ from catsweep.training.preflight import facts
 from steady.study import meta
 
 Compose = Callable[..., DictConfig]
-pytestmark = pytest.mark.trains
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("quick_scorers")]
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from steady import reporting
 from steady.storage import open_storage
 from steady.study import results
 
+pytestmark = pytest.mark.usefixtures("quick_scorers")
 MODULE: Any = None  # the hooks do not read it
 
 

@@ -3,7 +3,7 @@
 Each start is a fork, so it is a process of its own: with its own number, signals, exit code and working directory, as
 one from the shell. `tests/starting.py` writes one line of JSON for each start to standard input, and reads from
 standard output `{"pid": …}` and, once it has ended, `{"pid": …, "code": …}` (negative: the signal).
-The words of the command line are the modules to import.
+The words of the command line are the modules to import; before them may be `--share-fork-server`, see below.
 """
 
 import gc
@@ -16,6 +16,10 @@ import signal
 import sys
 from contextlib import suppress
 from typing import Any
+
+from steady.jobs.detached import warm_up_hydra
+
+SHARE = "--share-fork-server"
 
 
 def tell(**what: int) -> None:
@@ -65,9 +69,24 @@ def become(wanted: dict[str, Any]) -> None:
     sys.path[0] = os.path.dirname(os.path.abspath(wanted["file"]))
 
 
+def share_fork_server() -> None:
+    """Start a fork server, from which sweeps take their trials: one of its own costs each a second."""
+    from multiprocessing import forkserver
+
+    from steady.jobs.executor import warm_context
+
+    warm_context([])
+    # A sweep would look whether the server lives by waiting for it, as only its parent can.
+    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
+
+
 if __name__ == "__main__":
-    for module in sys.argv[1:]:
+    is_shared = SHARE in sys.argv
+    for module in sys.argv[1 + is_shared :]:
         importlib.import_module(module)
+    warm_up_hydra()
+    if is_shared:
+        share_fork_server()
     gc.freeze()
     if (wanted := wait_for_a_start()) is not None:
         become(wanted)

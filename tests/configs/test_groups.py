@@ -365,7 +365,7 @@ def test_metrics_default_is_a_scorer_that_works(compose: Callable[..., DictConfi
     data = instantiate(cfg.data)
     scorer = instantiate(cfg.metrics)(ready=data.ready)
     assert isinstance(scorer, Scorer)
-    assert (scorer.samples, scorer.rung_samples) == (48, 32)
+    assert (scorer.samples, scorer.rung_samples) == (16, 8)
     model = built(cfg)
     assert isinstance(model, Generator)
     scores, cards = scorer.final(model)

@@ -89,7 +89,7 @@ def added(argv: list[str]) -> list[str]:
     if program == "train.py":
         demo = not any(word.startswith("data=") and word != "data=demo_cats" for word in words)
         recorded = not words or any("logger" in word for word in words)  # the plain command, by wandb in files
-        extra = TRAIN + ["data.reader.n=96"] * demo + ["logger=none"] * (not recorded)
+        extra = TRAIN + ["data.reader.n=32"] * demo + ["logger=none"] * (not recorded)
         extra += SWEEP * ("-m" in words) + FIRST * ("study=first" in words)
         extra += STEADY * ("-m" in words and "hydra/sweeper=optuna" not in words)
         if "hparams_search=cats_optuna" in words:  # of these only the tutorial's is confirmed

@@ -33,7 +33,9 @@ def main() -> None:
         importlib.import_module(name)
     # Sweeps fork their trials from a fork server; all of them shall use this one instead of warming up one each.
     from steady.jobs import executor
+    from steady.jobs.detached import warm_up_hydra
 
+    warm_up_hydra()
     executor.warm_context(["catsweep.training.fit"])
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from tests.fake_sweeps import judged_as
 
-from catsweep.export import bundle
+from catsweep.export import bundle, graphs
 from catsweep.instantiation import instantiate, trusting
 from catsweep.runs import load_run
 
@@ -187,15 +189,46 @@ def chosen_vae(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     return run
 
 
+def once(place: Path, make: Callable[[], Exported]) -> Exported:
+    """What `make` exports to a place in the suite's folder: the first process that wants it does, for all."""
+    record = place / "exported.json"
+    with FileLock(f"{place}.lock"):
+        if not record.exists():
+            shutil.rmtree(place, ignore_errors=True)  # of one that failed
+            made = make()
+            record.write_text(json.dumps({"run": str(made.run), "folder": str(made.folder), "said": made.said}))
+    found = json.loads(record.read_text())
+    return Exported(Path(found["run"]), Path(found["folder"]), found["said"])
+
+
 @pytest.fixture(scope="session")
-def vae(chosen_vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def vae(chosen_vae: Path, suite: Path) -> Exported:
     """The bundle of a chosen VAE, with everything that a bundle has."""
-    return exported(chosen_vae, tmp_path_factory.mktemp("exports"), draws=2, ready=ready_of(chosen_vae))
+    place = suite / "vae"
+    return once(place, lambda: exported(chosen_vae, place, draws=2, ready=ready_of(chosen_vae)))
 
 
 @pytest.fixture(scope="session")
-def gan(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def gan(root: Path, suite: Path) -> Exported:
     """The bundle of a DCGAN that was not chosen from anything, exported without photos."""
-    place = tmp_path_factory.mktemp("single")
-    run = make_run(place / "outputs/runs/2026-01-02/03-04-05", root, "model=dcgan")
-    return exported(run, place / "exports")
+    place = suite / "gan"
+
+    def make() -> Exported:
+        run = make_run(place / "outputs/runs/2026-01-02/03-04-05", root, "model=dcgan")
+        return exported(run, place / "exports")
+
+    return once(place, make)
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch, vae: Exported) -> dict[str, Path]:
+    """Files that are exported come out of an earlier bundle, which saves seconds; changes to one may be given."""
+    files = {name: vae.folder / name for name in (graphs.GENERATOR, graphs.RECONSTRUCTOR, graphs.PROGRAM)}
+
+    def copy(model: object, path: Path, traced: object = None) -> None:
+        shutil.copyfile(files[path.name], path)
+
+    monkeypatch.setattr(graphs, "trace_decode", lambda model: None)
+    for writer in ("write_onnx", "write_reconstructor", "write_program"):
+        monkeypatch.setattr(graphs, writer, copy)
+    return files

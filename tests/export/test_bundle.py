@@ -44,20 +44,6 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != MARKER)
 
 
-@pytest.fixture
-def copied(monkeypatch, vae):
-    """Files that are exported come out of an earlier bundle, which saves seconds; changes to one may be given."""
-    files = {name: vae.folder / name for name in (graphs.GENERATOR, graphs.RECONSTRUCTOR, graphs.PROGRAM)}
-
-    def copy(model, path, traced=None) -> None:
-        shutil.copyfile(files[path.name], path)
-
-    monkeypatch.setattr(graphs, "trace_decode", lambda model: None)
-    for writer in ("write_onnx", "write_reconstructor", "write_program"):
-        monkeypatch.setattr(graphs, writer, copy)
-    return files
-
-
 def damaged_onnx(source, target):
     """The same with the numbers of one weight in reverse."""
     model = onnx_format.load(source)

@@ -29,6 +29,7 @@ def config(command: str, root: Path, file: Path, *words: str, option: str = "onn
         return compose(command, [*judge, f"judge.cache_root={file.parent}", *words])
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_bundle_says_what_a_judge_says_of_what_it_draws(
     chosen_vae: Path, network: Path, root: Path, tmp_path: Path, capsys: Printed
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_bundle_says_what_a_judge_says_of_what_it_draws(
     assert json.loads((tmp_path / "again.json").read_text())["judge"]["scores"] == pytest.approx(judged.scores)
 
 
+@pytest.mark.usefixtures("copied")
 def test_without_a_judge_the_runs_own_judgement_goes_along(
     chosen_vae: Path, network: Path, root: Path, tmp_path: Path, capsys: Printed
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from tests.starting import OF_A_SWEEP, Running, Warm
 
 APP = Path(__file__).parent / "app"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}  # of sweeps
 
 
 @pytest.fixture
@@ -28,9 +30,8 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Hydra
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[Warm]:
-    warm = Warm(OF_A_SWEEP, {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"})
-    yield warm
-    warm.close()
+    with closing(Warm(OF_A_SWEEP, ENVIRONMENT, share=True)) as warm:
+        yield warm
 
 
 @pytest.fixture

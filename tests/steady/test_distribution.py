@@ -151,7 +151,7 @@ def test_the_app_is_ten_lines(place: Place) -> None:
 def test_a_sweep_that_is_killed_goes_on_to_its_exact_total(place: Place) -> None:
     slow = place.app / "my_app.py"
     slow.write_text(slow.read_text().replace("import hydra\n", "import time\n\nimport hydra\n", 1))
-    slow.write_text(slow.read_text().replace("    return", "    time.sleep(1.0)\n    return"))
+    slow.write_text(slow.read_text().replace("    return", "    time.sleep(0.3)\n    return"))
     words = ("my_app.py", "-m", "hydra.sweeper.n_jobs=2")
     controller = place.start(*words)
     assert controller.stdout is not None

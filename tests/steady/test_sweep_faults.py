@@ -5,11 +5,13 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.starting import Running
+from tests.starting import OF_A_SWEEP, Running, Warm
+from tests.steady.conftest import ENVIRONMENT
 from tests.steady.jobs.test_executor import gone
 from tests.steady.left import PROMOTION, halved, load, states, steps_done, whole
 
@@ -17,6 +19,13 @@ from steady.study import meta
 
 Start = Callable[..., Running]
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    """Each sweep has a fork server of its own here, which is to end with a controller that is killed."""
+    with closing(Warm(OF_A_SWEEP, ENVIRONMENT)) as warm:
+        yield warm
 
 
 @pytest.mark.parametrize(
@@ -36,7 +45,7 @@ def test_kills_lose_nothing(
                 time.sleep(0.01)
             time.sleep(moments.uniform(0, 0.1))
         else:  # perhaps before there is any
-            time.sleep(moments.uniform(0, 1.5))
+            time.sleep(moments.uniform(0, 1.1))
         process.send_signal(signal.SIGKILL)
         _, err = process.communicate()
         assert process.returncode == -signal.SIGKILL, err

@@ -360,6 +360,11 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessExecut
         executor.close()
 
 
+def goes_on(executor: ProcessExecutor) -> bool:
+    executor.submit(job(1, "steps=-1", "seconds=2.5"))
+    return end(executor) == Outcome(Kind.COMPLETE, value=2.5)
+
+
 @pytest.mark.parametrize("harm", HARM)
 def test_what_a_task_does_costs_its_trial_and_no_other(executor: ProcessExecutor, harm: str) -> None:
     _, kind, words = HARM[harm]
@@ -367,8 +372,12 @@ def test_what_a_task_does_costs_its_trial_and_no_other(executor: ProcessExecutor
     outcome = end(executor)
     assert outcome.kind == kind, outcome
     assert words in outcome.message
-    executor.submit(job(1, "steps=-1", "seconds=2.5"))
-    assert end(executor) == Outcome(Kind.COMPLETE, value=2.5)
+    if kind == Kind.LOST:  # of the others, the next harm tells as much
+        assert goes_on(executor)
+
+
+def test_after_all_that_the_slot_goes_on(executor: ProcessExecutor) -> None:
+    assert goes_on(executor)
 
 
 def test_an_interruption_that_was_asked_for_is_none_that_is_lost(make: Make) -> None:

@@ -4,13 +4,13 @@ import multiprocessing
 import resource
 import sys
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 import sqlalchemy
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from tests.steady import contenders
 
 from steady.exceptions import ConfigError, NoStorageError, StorageError, StudyError
 from steady.storage import open_storage, shown
@@ -28,19 +28,10 @@ def test_sqlite_is_in_wal_mode_for_every_connection(tmp_path: Path) -> None:
             assert connection.execute(sqlalchemy.text("PRAGMA busy_timeout")).scalar() == 60_000
 
 
-def make(folder: str, barrier: Any) -> None:
-    for scheme in ("sqlite", "journal"):
-        for n in range(5):
-            url = f"{scheme}:///{folder}/{scheme}/{n}/study"
-            barrier.wait()
-            study = optuna.create_study(study_name="s", storage=open_storage(url), load_if_exists=True)
-            study.tell(study.ask(), 1.0)
-
-
 def test_two_processes_may_make_one_storage_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
-    processes = [context.Process(target=make, args=(str(tmp_path), barrier)) for _ in range(2)]
+    processes = [context.Process(target=contenders.make, args=(str(tmp_path), barrier)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

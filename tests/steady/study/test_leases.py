@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from tests.steady import contenders
 
 from steady.storage import open_storage
 from steady.study.leases import CONTROLLER, DEAD, Identity, Leases, remove_side_study
@@ -307,43 +307,14 @@ TestControllers.settings = settings(max_examples=30, stateful_step_count=25, dea
 
 PROCESSES = 4
 ROUNDS = 20
-barrier: Any = None
-
-
-def meet_at(here: Any) -> None:
-    global barrier
-    barrier = here
 
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     here = context.Barrier(PROCESSES)
-    with ProcessPoolExecutor(PROCESSES, context, initializer=meet_at, initargs=(here,)) as pool:
+    with ProcessPoolExecutor(PROCESSES, context, initializer=contenders.meet_at, initargs=(here,)) as pool:
         yield pool
-
-
-def count(url: str, path: str, rounds: int) -> None:
-    leases = Leases(with_study(open_storage(url)), "s")
-    leases.register()
-    barrier.wait()
-    for _ in range(rounds):
-        with leases.lock("counter"):
-            number = int(Path(path).read_text())
-            Path(path).write_text(str(number + 1))
-    leases.close()
-
-
-def claim(url: str, rounds: int) -> list[bool]:
-    leases = Leases(with_study(open_storage(url)), "s")
-    leases.register()
-    won = []
-    for n in range(rounds):
-        barrier.wait()
-        won.append(leases.claim(f"trial/{n}"))
-    barrier.wait()  # nobody leaves, and so releases, before all have tried
-    leases.close()
-    return won
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "journal"])
@@ -351,7 +322,7 @@ def test_a_lock_loses_no_count_between_processes(tmp_path: Path, scheme: str, pr
     counter = tmp_path / "counter"
     counter.write_text("0")
     url = f"{scheme}:///{tmp_path}/study.{scheme}"
-    for done in [processes.submit(count, url, str(counter), ROUNDS) for _ in range(PROCESSES)]:
+    for done in [processes.submit(contenders.count, url, str(counter), ROUNDS) for _ in range(PROCESSES)]:
         done.result()
     assert counter.read_text() == str(ROUNDS * PROCESSES)
     assert left(open_storage(url)) == []
@@ -360,26 +331,17 @@ def test_a_lock_loses_no_count_between_processes(tmp_path: Path, scheme: str, pr
 @pytest.mark.parametrize("scheme", ["sqlite", "journal"])
 def test_of_those_that_claim_at_once_one_wins(tmp_path: Path, scheme: str, processes: ProcessPoolExecutor) -> None:
     url = f"{scheme}:///{tmp_path}/study.{scheme}"
-    won = [done.result() for done in [processes.submit(claim, url, ROUNDS) for _ in range(PROCESSES)]]
+    won = [done.result() for done in [processes.submit(contenders.claim, url, ROUNDS) for _ in range(PROCESSES)]]
     assert [sum(tries) for tries in zip(*won, strict=True)] == [1] * ROUNDS
-
-
-def hold(url: str, ready: Any) -> None:
-    leases = Leases(with_study(open_storage(url)), "s")
-    leases.register()
-    assert leases.claim("x")
-    ready.set()
-    signal.pause()
 
 
 def test_what_a_killed_process_held_is_free_at_once(tmp_path: Path) -> None:
     url, context = f"sqlite:///{tmp_path}/study.db", multiprocessing.get_context("spawn")
     ready = context.Event()
-    process = context.Process(target=hold, args=(url, ready))
+    process = context.Process(target=contenders.hold, args=(url, ready))
     process.start()
     ready.wait()
-    leases = Leases(with_study(open_storage(url)), "s")
-    leases.register()
+    leases = contenders.registered(url)
     assert not leases.claim("x")
     process.kill()
     os.waitid(os.P_PID, process.pid or 0, os.WEXITED | os.WNOWAIT)  # dead, but its parent has not asked: a zombie
