@@ -1,7 +1,7 @@
 """Types and ranges of every key in `conf/`, by which Hydra itself refuses a wrong value.
 
 `conf/` has the values and explains them; a file there names its schema in its defaults, `/schema_NAME@_here_`.
-`hydra_plugins.steady_sweeper.config` registers them, which Hydra reads at each start.
+`hydra_plugins.catsweep_schema.registration`, which Hydra imports at each start, registers them.
 """
 
 from hydra.core.config_store import ConfigStore
