@@ -572,7 +572,7 @@ python src/train.py -m hparams_search=dcgan_optuna data=kaggle_cats data.source=
 python src/generate.py run=outputs/runs n=64
 """
 # Of the Makefile's variables only the options around them count. (README and help page: tests/test_readme.py.)
-MAKEFILE = re.sub(r"\S*\$\((?!RUN)(?:[^()]|\([^()]*\))*\)", "", (ROOT / "Makefile").read_text())
+MAKEFILE = re.sub(r"\S*\$\((?!RUN)(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)", "", (ROOT / "Makefile").read_text())
 LINES = re.findall(r"^(?:python|\t\$\(RUN\)) src/(\w+)\.py(.*)$", ISSUE + MAKEFILE, re.MULTILINE)
 
 
