@@ -205,7 +205,10 @@ def test_a_budget_of_processor_seconds_does_not_count_what_others_took(
 
 @pytest.mark.trains
 def test_a_trial_says_what_it_used_and_goes_on_counting(
-    compose: Callable[..., DictConfig], slowed: Callable[[float], Slow], tmp_path: Path
+    compose: Callable[..., DictConfig],
+    slowed: Callable[[float], Slow],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     study = optuna.create_study(study_name="cats", storage=open_storage(url))
@@ -222,6 +225,7 @@ def test_a_trial_says_what_it_used_and_goes_on_counting(
     state = torch.load(tmp_path / "0" / LAST_CHECKPOINT, weights_only=True)["callbacks"]["Timer"]
     study._storage.set_trial_user_attr(study.trials[0]._trial_id, "steady:attempt", 1)
     fit.run(compose(*first, "samples=320", "trial.attempt=1"), tmp_path / "0")
+    assert "starts afresh" not in caplog.text
     reporting.flush()
     used = results.usage(study.trials[0])
     assert used["samples"] == 320

@@ -117,7 +117,7 @@ class AskAfterTheFirstEpoch(pl.Callback):
 
 
 def test_sigterm_stops_at_a_checkpoint_from_which_the_next_attempt_goes_on(
-    compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = begin(url, NEVER)
     plain = trainer.build_callbacks
@@ -132,6 +132,7 @@ def test_sigterm_stops_at_a_checkpoint_from_which_the_next_attempt_goes_on(
     later = configure(compose, url, attempt=1)
     later.rungs, later.trust = [0.2, 0.5, 0.6], ["mylab.*"]  # a sweep may go on with other ones
     values = fit.run(later, tmp_path / "0")
+    assert "starts afresh" not in caplog.text
     assert json.loads((tmp_path / "0/provenance.json").read_text())["earlier"]
     assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1", "2", "3"}
     # Killed between its scores and its study, it would not train again.

@@ -345,7 +345,8 @@ class Run:
         timeout = max(timeout, plan.least_timeout + 1, START_UNCHECKED + 1)  # or what was interrupted would not go on
         # An earlier start may have ended the search; the least timeout would begin other trials at each start after it.
         confirming = any((OUTPUTS / self.folder.name / RUN_FOLDER).parent.glob("*"))
-        trials = (len(self._trials()) if confirming else 0) or 10 * max(plan.trials, 10)
+        begun = self._trials() if confirming else []
+        trials = len(begun) or 10 * max(plan.trials, 10)
         data = ["data=demo_cats"] if self.cfg.source is None else ["data=ready", _word("data.source", self._ready())]
         words = [
             *data, f"data.size={self.cfg.size}", _word("study", self.folder.name), f"minutes={plan.minutes}",

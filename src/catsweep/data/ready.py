@@ -393,9 +393,9 @@ def no_photos_message(source: Source, refused: Counter[str], passed_over: Mappin
     return f"Expected {source}, but no usable photo is there: {found}. Give another folder by data.source=DIR."
 
 
-def refuse_unread(source: str | None, reader: Source | None) -> None:
+def refuse_unread(source: str | None, reader: Source) -> None:
     """Refuse photos that nothing would read: drawn cats would be taken for them. A ConfigError."""
-    if source is not None and reader is not None and reader.name == DRAWN:
+    if source is not None and reader.name == DRAWN:
         raise ConfigError(
             f"data={DRAWN} draws its cats, and would not read data.source={source}. Add data=photos for a folder of "
             "photos, or data=ready for a set that is prepared."

@@ -20,7 +20,7 @@ from catsweep.data import landmarks
 from catsweep.data.archives import open_files
 from catsweep.data.decode import MAX_BYTES, Unreadable, decoding, heif_is_there
 from catsweep.data.files import READING, Files, digest, reading, recorded_digest
-from catsweep.data.ready import Item
+from catsweep.data.ready import DRAWN, Item
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.synthetic.catalogue import Cat, pick
@@ -52,7 +52,7 @@ class DemoCats:
         seed: of the drawing; not the run's seed, for the data are the same for all runs.
     """
 
-    name = "demo_cats"
+    name = DRAWN
     code = _DRAWN
 
     def __init__(self, n: int = 1500, seed: int = 0) -> None:

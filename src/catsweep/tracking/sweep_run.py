@@ -200,7 +200,7 @@ def _summary(study: optuna.Study, found: StudyRecord, confirmed: Confirmation | 
     if front := select.best_trials(study):
         summary |= {"objective": front[0].values[0], "winner": front[0].number, "pareto": [t.number for t in front]}
     if confirmed is not None:
-        summary |= {"winner": confirmed.winner.trial, "objective": confirmed.winner.mean()}
+        summary |= {"winner": confirmed.winner.trial, "objective": confirmed.compared.mean()}
     if "winner" in summary:
         summary |= found.opinion.own.get(summary["winner"], RunScores()).beside
     if found.opinion.judged and front:

@@ -86,7 +86,7 @@ def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> s
     """
     if not cfg.resume and not cfg.trial.attempt:
         return None
-    trial, said = not cfg.resume, f"trial {cfg.trial.number}"
+    trial = not cfg.resume
 
     def accept(found: dict[str, Any], file: Path) -> None:
         if missing := PROGRESS - found.keys():
@@ -104,6 +104,7 @@ def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> s
         return None
     file, done = there[0], checkpoints.epoch_of(there[1])
     if trial:
+        said = f"trial {cfg.trial.number}"
         beyond = [f"it is in epoch {done}, beyond epochs={cfg.epochs}"] if done > cfg.epochs else []
         if changed := [*_changes(cfg, _config_of(folder, said)), *beyond]:
             log.warning("%s was begun with another configuration, so it starts afresh: %s", said, "; ".join(changed))

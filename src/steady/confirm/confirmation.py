@@ -85,6 +85,11 @@ class Confirmation:
         """The seeds by which the candidates are compared: those that all have, or all if there are none such."""
         return _shared(one.values for one in self.candidates)
 
+    @property
+    def compared(self) -> ConfirmedTrial:
+        """The winner with the values by which it is the best, those under `shared_seeds`."""
+        return self.winner.under(self.shared_seeds)
+
     def not_different_from(self, own: ConfirmedTrial, objective: int) -> list[int]:
         """List the other candidates whose means of an objective do not differ significantly from a candidate's."""
         level, shared = confidence_level(len(self.candidates)), self.shared_seeds
@@ -114,7 +119,7 @@ class Confirmation:
         """Choose the winner among the finished trials of its study."""
         [chosen] = [trial for trial in finished if trial.number == self.winner.trial]
         extreme = "highest" if self.directions[0] == "maximize" else "lowest"
-        own = self.winner.under(self.shared_seeds)
+        own = self.compared
         seeds = ", ".join(map(str, own.values))
         return TrialChoice(
             chosen,
@@ -125,7 +130,7 @@ class Confirmation:
 
     def sentence(self) -> str:
         """Put the outcome in a sentence."""
-        own = self.winner.under(self.shared_seeds)
+        own = self.compared
         mean = f"{self.objectives[0]} {own.words()}"
         return f"Confirmed: trial {own.trial}, {mean} over {self.runs(own)}; {self.comparison()}."
 

@@ -78,6 +78,7 @@ class TestReport:
         hard = [(0, 1, [40.0]), (0, 2, [60.0]), (1, 1, [45.0])]  # seed 2 is hard for all
         found = compare(study([4.0], [5.0]), hard, ["fid"], ["minimize"])
         assert found.winner.trial == 0
+        assert found.compared.mean() == 40
         assert found.sentence() == (
             "Confirmed: trial 0, fid 40 over 1 of 2 other seeds; it is not significantly different from trial 1."
         )
